@@ -11,16 +11,20 @@ from lab.core.benchmark import Bounded
 from lab.core.comparison import ACCELERATOR, FigureKey, FigureKind, RunFigures, RunMachine, VerdictKey
 from lab.core.history import Host
 from lab.core.verdict import Outcome
+from lab.errors import RecordError
 from lab.record.model import CycleRecord, Measure, Run, ToleranceRecord
 from lab.record.model_workload import WorkloadCycleRecord
 
 GIB = 1 << 30
+_MOST = 1 << 62
 
 
 def figures_of(run: Run) -> RunFigures:
-    """The figures and verdicts of a run."""
+    """The figures and verdicts of a run. RecordError when a figure is none that can be measured."""
     figures: dict[FigureKey, list[Bounded]] = {}
     for key, value in (*_of_guests(run), *_of_workloads(run)):
+        if not _is_measured(value):
+            raise RecordError(f"damaged: {key.kind} has a value that nothing can measure", where=run.id)
         figures.setdefault(key, []).append(value)
     verdicts: dict[VerdictKey, list[Outcome]] = {}
     for one in run.findings:
@@ -39,6 +43,12 @@ def figures_of(run: Run) -> RunFigures:
         {cell.id: cell.outcome for cell in run.cells} or {"": run.outcome},
         run.complete and not run.interrupted,
     )
+
+
+def _is_measured(value: Bounded) -> bool:
+    """False for NaN, for bounds that are none, and for more than a hundred years."""
+    low, middle, high = value
+    return 0 <= low <= middle <= high and low < _MOST and (high < _MOST or high == inf)
 
 
 def _machine(host: Host) -> RunMachine:

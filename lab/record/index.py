@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lab.core.verdict import Outcome
-from lab.errors import FreezelabError
+from lab.errors import FreezelabError, RecordError
 from lab.record import EVENTS
 from lab.record.model_clock import Measure
 
@@ -260,7 +260,8 @@ class _Index:
         if state is not None and not running and self._is_here(folder):
             key = _name(folder), state.st_size, state.st_mtime_ns, build()
             self._new[_name(folder)] = _line(key, summary_of(run))
-            self._texts[_name(folder)] = to_text(figures_of(run))
+            with contextlib.suppress(RecordError):  # it is listed all the same
+                self._texts[_name(folder)] = to_text(figures_of(run))
         return run, running
 
     def forget(self, names: Sequence[str]) -> None:
@@ -273,7 +274,7 @@ class _Index:
             self._reader.close()
         if not self._new and not self._gone:
             return
-        rows = [(*line, self._texts[name]) for name, line in self._new.items()]
+        rows = [(*line, self._texts.get(name)) for name, line in self._new.items()]
         marks = ", ".join("?" * (len(_IndexLine._fields) + 1))
         with contextlib.suppress(sqlite3.Error), closing(self._open()) as database:
             database.execute("BEGIN IMMEDIATE")

@@ -314,6 +314,12 @@ def test_a_record_of_another_version(home: Path, tmp_path: Path) -> None:
     assert "its schema is 'freezelab.run/2'" in called("compare", "1", record).output
     record.write_text(json.dumps(made | {"a_member_that_came_later": 1}), encoding="utf-8")
     assert called("compare", "1", record).exit_code == 0
+    older = {name: value for name, value in made.items() if name not in ("tags", "workloads", "tolerances")}
+    record.write_text(json.dumps(older), encoding="utf-8")
+    assert called("compare", "1", record).exit_code == 0
+    made["guests"][0]["cycles"][0]["pause"] = {"value_ns": 10**300, "low_ns": 0, "high_ns": 10**300}
+    record.write_text(json.dumps(made), encoding="utf-8")
+    assert "damaged: pause has a value that nothing can measure" in called("compare", "1", record).output
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import inf
+from math import inf, nan
 from pathlib import Path
 
 import pytest
 
 from lab.core.comparison import FigureKey, FigureKind, VerdictKey, compare_runs
+from lab.core.drift import Drift
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.core.verdict import Outcome
+from lab.errors import RecordError
 from lab.record.figures import figures_of, from_text, to_text
 from lab.record.journal import read_history
-from lab.record.model import Run
+from lab.record.model import Drifts, Measure, Run
 from lab.record.run import judge
 from tests.unit.builders import RUNS, control, cycle, guest, ms, resync, run
 from tests.unit.real_histories import NAMES, unpacked
@@ -114,3 +116,18 @@ def test_cells_have_their_own_figures(tmp_path: Path) -> None:
     assert {key.cell for key in found.figures} == set(found.cells)
     assert found.machine.cpu == "AMD EPYC"
     assert (found.machine.cpus, found.machine.memory_gib) == (2, 24)
+
+
+@pytest.mark.parametrize(
+    "pause",
+    [Measure(5, 6, 7), Measure(5, 4, 3), Measure(10**400, 1, 10**400), Measure(1 << 70, 1 << 70, 1 << 70)],
+)
+def test_what_nothing_can_measure_is_a_damaged_record(pause: Measure) -> None:
+    with pytest.raises(RecordError, match="damaged: pause"):
+        figures_of(run(guest("web-0", replace(cycle(), pause=pause))))
+
+
+def test_a_drift_that_is_no_number_is_a_damaged_record() -> None:
+    nothing = Drifts(None, Drift(nan, -1.0, 1.0, NS_PER_S))
+    with pytest.raises(RecordError, match="damaged: drift"):
+        figures_of(run(guest("web-0", replace(cycle(), drift=nothing))))

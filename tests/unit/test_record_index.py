@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from lab.core.verdict import Outcome
+from lab.errors import RecordError
 from lab.process.clock import HostClock
-from lab.record import index, journal
+from lab.record import figures, index, journal
 from lab.record.figures import figures_of
 from lab.record.index import (
     EVERY_RUN,
@@ -323,3 +324,16 @@ def test_the_tags_of_a_run_are_in_its_line(tmp_path: Path) -> None:
     assert listed([folder], wanted=wanted) == listed([folder], wanted=wanted)
     assert listed([folder], wanted=wanted)[0].tags == ("nightly", "r7")
     assert listed([folder], wanted=RunFilter(tags=frozenset({"r8"}))) == []
+
+
+def test_a_run_whose_figures_are_damaged_is_listed(
+    tmp_path: Path, judged: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "runs" / "odd"
+    folder.mkdir(parents=True)
+    unpacked("suspend", folder)
+    monkeypatch.setattr(figures, "_MOST", 1)
+    assert listed([folder]) == listed([folder]) == truth([folder])
+    assert judged == [folder]
+    with pytest.raises(RecordError, match="damaged"):
+        figures_of_runs([folder], tmp_path / INDEX)
