@@ -121,10 +121,13 @@ def test_transcoding_catches_up_with_the_power_that_was_measured() -> None:
     in_time = back.back(Interval(4 * NS_PER_S, 4 * NS_PER_S))
     assert in_time is not None
     assert NS_PER_S in in_time
-    hopeless, never = _rules("transcoding", "\nfps=4\n")
+    perhaps = _rules("transcoding", "\nfps=4\n")[1]
+    assert isinstance(perhaps, CatchUp)
+    assert perhaps.back(Interval(4 * NS_PER_S, 4 * NS_PER_S)) == Interval(15 * NS_PER_S, EVER_NS)
+    hopeless, never = _rules("transcoding", "\nfps=3\n")
     assert isinstance(hopeless, Threshold)
     assert isinstance(never, CatchUp)
-    assert hopeless.pause == Interval(NS_PER_S, round(1.2 * NS_PER_S))
+    assert hopeless.pause == Interval(NS_PER_S, NS_PER_S)
     assert never.back(Interval(5 * NS_PER_S, 5 * NS_PER_S)) is None
     assert _rules("transcoding", "") == ()
 
@@ -170,6 +173,9 @@ def test_the_way_back_beside_what_happened(recovery: int | None, unended: bool, 
     (found,) = predictions([CatchUp((3.0, 3.0), NS_PER_S, "20 frames/s")], result)
     assert (found.what, found.happens, found.agrees) == ("back", True, agrees)
     assert found.text == "back: 2 s to 3 s after the resume; 20 frames/s"
+    (perhaps,) = predictions([CatchUp((0.5, 2.0), NS_PER_S, "slow")], result)
+    assert perhaps.text == "back: 4 s after the resume or later, if at all; slow"
+    assert perhaps.agrees == (None if recovery is None else recovery >= 4 * NS_PER_S)
     (never,) = predictions([CatchUp((0.5, 1.0), NS_PER_S, "slow")], result)
     assert (never.happens, never.happened) == (False, None if agrees is None else recovery is not None)
 

@@ -51,13 +51,16 @@ class CatchUp:
     source: str = ""
 
     def back(self, pause: Interval) -> Interval | None:
-        """From the resume until something is done in time; None: never. A backlog of P is as long as it was
-        allowed to be after (P - allowed) / (speed - 1)."""
+        """From the resume until something is done in time; None: never; up to EVER_NS: perhaps never. A
+        backlog of P is as long as it may be after (P - allowed) / (speed - 1)."""
         slow, fast = self.speed
-        if slow <= 1:
+        if fast <= 1:
             return None
         least, most = (max(0, ns - self.allowed_ns) for ns in (pause.low_ns, pause.high_ns))
-        return Interval(round(least / (fast - 1)), round(most / (slow - 1)) + OUTAGE_SLACK_NS)
+        low = round(least / (fast - 1))
+        if slow <= 1:
+            return Interval(low, max(low, EVER_NS))
+        return Interval(low, round(most / (slow - 1)) + OUTAGE_SLACK_NS)
 
 
 @dataclass(frozen=True)
@@ -141,16 +144,16 @@ def predictions(
 
 def _caught_up(rule: CatchUp, pause: Interval, result: WorkloadResult) -> WorkloadPrediction:
     at, back = rule.back(pause), result.recovery_ns
-    known = (
-        None
-        if result.problems or (back is None and not result.unended)
-        else back is not None and (at is not None and back in at)
-    )
+    is_known = not result.problems and (back is not None or result.unended)
     if at is None:
         text = f"back: not at all; {rule.because}"
-        return WorkloadPrediction("back", False, None if known is None else back is not None, text)
+        return WorkloadPrediction("back", False, back is not None if is_known else None, text)
     low, high = (format_duration(round(ns, -8)) for ns in (at.low_ns, at.high_ns))
-    return WorkloadPrediction("back", True, known, f"back: {low} to {high} after the resume; {rule.because}")
+    when = f"{low} to {high} after the resume"
+    if at.high_ns >= EVER_NS:
+        when, is_known = f"{low} after the resume or later, if at all", is_known and back is not None
+    happened_so = back is not None and back in at if is_known else None
+    return WorkloadPrediction("back", True, happened_so, f"back: {when}; {rule.because}")
 
 
 _ORDER = (True, None, False)
