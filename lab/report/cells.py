@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lab.core.quantities import format_at_latest, format_magnitude, format_ms, format_seconds
@@ -16,6 +17,10 @@ from lab.report.table import ALWAYS, Column, Piece, Table
 from lab.report.text import counted, shortened
 
 MOST_CELLS = 40
+WORKLOAD = "workload"
+"""The axis of workloads."""
+_SECTION = re.compile(r"name: ([^,]+)(?:, options: \{([^{}]*)\})?(?:, .*)?")
+"""A workload that is written as a section, in a cell's values."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,25 @@ class CellRow:
 def cycles_of(run: Run, cell: CellRecord) -> list[CycleRecord]:
     """The cell's cycles without control cycles."""
     return [c for g in run.guests if g.cell == cell.id for c in g.cycles if not c.control]
+
+
+def short_values(run: Run) -> dict[str, Mapping[str, str]]:
+    """The values of each cell, by axis. A workload that is written as a section is its name and options,
+    "corosync, token: 3000", unless two would be called the same."""
+    values: dict[str, Mapping[str, str]] = {cell.id: cell.values for cell in run.cells}
+    written = {cell.values[WORKLOAD] for cell in run.cells if WORKLOAD in cell.values}
+    short = {text: _short(text) for text in written}
+    if len(set(short.values())) < len(short):
+        return values
+    return {
+        cell: {axis: short[text] if axis == WORKLOAD else text for axis, text in own.items()}
+        for cell, own in values.items()
+    }
+
+
+def _short(text: str) -> str:
+    found = _SECTION.fullmatch(text)
+    return text if found is None else ", ".join(filter(None, found.groups()))
 
 
 def _count(row: CellRow) -> Piece:

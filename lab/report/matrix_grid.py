@@ -9,7 +9,7 @@ from functools import partial
 from lab.core.quantities import format_at_latest
 from lab.core.verdict import Outcome
 from lab.record.model import CellRecord, CycleRecord, Run
-from lab.report.cells import cycles_of
+from lab.report.cells import cycles_of, short_values
 from lab.report.cycles import VERDICTS
 from lab.report.numbers import size
 from lab.report.page import Page
@@ -38,10 +38,11 @@ def show_grid(page: Page, run: Run) -> bool:
     others = [name for name in run.cells[0].values if name != axis]
     rows: dict[str, _GridRow] = {}
     heads: dict[tuple[str, ...], None] = {}
+    values = short_values(run)
     for cell in run.cells:
-        rest = tuple(cell.values.get(name, "") for name in others)
+        rest = tuple(values[cell.id].get(name, "") for name in others)
         heads[rest] = None
-        name = cell.values.get(axis, "")
+        name = values[cell.id].get(axis, "")
         rows.setdefault(name, _GridRow(name, {})).cells[rest] = cell
     text = partial(_in_time if is_resync_matrix(run) else _pause, run)
     # A value that is the same in all columns says nothing.

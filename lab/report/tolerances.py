@@ -22,6 +22,7 @@ from lab.core.units import NS_PER_S, format_duration
 from lab.core.verdict import Outcome
 from lab.record.model import Run
 from lab.record.model_workload import ToleranceRecord
+from lab.report.cells import short_values
 from lab.report.page import Page
 from lab.report.table import Column, Piece, Table, forms
 from lab.report.text import shortened
@@ -84,7 +85,7 @@ def show_tries(page: Page, run: Run) -> None:
 
 
 def _searched(run: Run) -> list[_Searched]:
-    values = {cell.id: cell.values for cell in run.cells}
+    values = short_values(run)
     found: dict[str, dict[str, ToleranceRecord]] = {}
     for record in run.tolerances:
         axes = values.get(record.cell, {})

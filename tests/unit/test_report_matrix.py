@@ -14,6 +14,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from lab.core.units import NBSP
 from lab.record.run import Predicted, Run
+from lab.report.cells import short_values
 from lab.report.exchange import change
 from lab.report.junit import write_junit
 from lab.report.steps import fine_bar
@@ -117,3 +118,25 @@ def test_hundreds_of_cells_make_a_short_report(runs: dict[str, Run]) -> None:
     many = tuple(replace(first, id=f"cell-{i}") for i in range(400))
     lines = page(replace(runs["benchmark"], cells=many), terminal(100)).splitlines()
     assert len(lines) < 120
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        (["udp-echo", "etcd"], ["udp-echo", "etcd"]),
+        (
+            ["name: corosync, options: {token: 3000}, expect: {lost: 0}", "name: nats"],
+            ["corosync, token: 3000", "nats"],
+        ),
+        (["name: nats, expect: {lost: 0}", "name: nats, expect: {lost: 1}"], None),  # one name for two
+    ],
+)
+def test_a_workload_is_its_name_and_its_options(
+    runs: dict[str, Run], written: list[str], shown: list[str] | None
+) -> None:
+    made = next(one for one in runs.values() if len(one.cells) >= 2)
+    cells = [
+        replace(cell, values={"workload": text}) for cell, text in zip(made.cells, written, strict=False)
+    ]
+    values = short_values(replace(made, cells=tuple(cells)))
+    assert [values[cell.id]["workload"] for cell in cells] == (shown or written)

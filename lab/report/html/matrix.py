@@ -12,7 +12,7 @@ from markupsafe import Markup
 from lab.core.units import format_duration
 from lab.core.verdict import Outcome
 from lab.record.model import CellRecord, Run
-from lab.report.cells import CellRow, cycles_of, in_time_of, pause_of
+from lab.report.cells import CellRow, cycles_of, in_time_of, pause_of, short_values
 from lab.report.cycles import rows_of, show_cycles
 from lab.report.html.blocks import printed
 from lab.report.html.cycles import name_of, pictures
@@ -64,13 +64,14 @@ def heat_table(run: Run, ids: Mapping[str, str]) -> Markup:
     figures = {cell.id: _figure(run, cell) for cell in run.cells}
     known = [size for _, size in figures.values() if size]
     across, axes = _axes(run)
-    heads = list(dict.fromkeys(cell.values.get(across, "") for cell in run.cells))
+    values = short_values(run)
+    heads = list(dict.fromkeys(values[cell.id].get(across, "") for cell in run.cells))
     rows: dict[str, dict[str, HeatCell]] = {}
     for cell in run.cells:
         text, size = figures[cell.id]
-        name = " · ".join(cell.values.get(axis, "") for axis in axes) or "all"
+        name = " · ".join(values[cell.id].get(axis, "") for axis in axes) or "all"
         shown = HeatCell(ids[cell.id], cell.id, cell.outcome, text, _shade(size, known))
-        rows.setdefault(name, {})[cell.values.get(across, "")] = shown
+        rows.setdefault(name, {})[values[cell.id].get(across, "")] = shown
     return markup(
         "heat.html.j2",
         axes=" · ".join(axes), across=across, heads=heads,
