@@ -67,7 +67,9 @@ class PageView:
         return int(self.run("const d = document.documentElement; return d.scrollWidth - d.clientWidth"))
 
     def unfold(self) -> None:
+        """Open all that is folded, and lay out all that is far below the window."""
         self.run("document.querySelectorAll('details').forEach(one => { one.open = true })")
+        self.run("document.querySelectorAll('section').forEach(e => e.style.contentVisibility = 'visible')")
 
     def violations(self) -> list[str]:
         """What axe-core finds, with the element."""

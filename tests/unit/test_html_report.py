@@ -16,6 +16,7 @@ from lab.record.journal import read_history
 from lab.record.run import Host, Run, judge
 from lab.report.header import verdict_text
 from lab.report.html.run_page import run_page, write_html
+from tests.bench import matrix_history
 from tests.unit.builders import RUNS, cycle, guest, run
 from tests.unit.html_pages import ReadPage
 from tests.unit.real_histories import NAMES, unpacked
@@ -49,6 +50,16 @@ def with_markup(text: str) -> Run:
     made = run(guest(text, cycle(problems=(text,), kernel_stalls=(text,), patch=text, called_off=text)))
     named = replace(made, id=text, playbook=replace(made.playbook, name=text), findings=made.findings)
     return replace(named, host=replace(made.host, cpu=text, accelerator_reason=text))
+
+
+def test_a_matrix_of_72_cells_is_of_a_size_that_can_be_sent(tmp_path: Path) -> None:
+    history = read_history(matrix_history.write(tmp_path / "run"))
+    made, _ = judge(history)
+    text = run_page(made, history.start.plan)
+    page = ReadPage(text)
+    assert page.mistakes() == []
+    assert len(made.cells) == 72 and text.count('<td class="shade') == 72
+    assert len(text.encode()) < 3_000_000
 
 
 def test_a_run_without_anything_has_a_page() -> None:

@@ -20,6 +20,8 @@ from lab.report.text import glued
 if TYPE_CHECKING:
     import jinja2
 
+LARGE = 1_000_000
+"""From this size on, in characters, a page is laid out in pieces."""
 TEMPLATES = Path(__file__).parent / "templates"
 
 _CLASSES = {
@@ -99,10 +101,11 @@ def page(
 ) -> str:
     """A whole page. verdict: a sentence beside the outcome. facts: lines below it. Sections without content
     are left out."""
+    shown = [section for section in sections if section.content]
     return markup(
-        template,
+        template, large=sum(len(section.content) for section in shown) > LARGE,
         title=title, outcome=outcome, verdict=verdict, name=name, facts=facts, warnings=warnings, tiles=tiles,
-        sections=[section for section in sections if section.content], **values,
+        sections=shown, **values,
     )  # fmt: skip
 
 
