@@ -34,10 +34,6 @@ from lab.playbook.scalars import ScalarReader, found, one_of, percent, whole
 from lab.playbook.setup_section import beside
 from lab.playbook.tree import Items, Map, Scalar
 
-TRUST_TSC = ("tsc=reliable",)
-"""What the lab's own guests have on their kernel's command line. Under TCG a kernel that distrusts its TSC
-takes acpi_pm, which loses time when a signal stops it for longer than 2.3 s. Under KVM kvm-clock stays the
-clocksource: it is preferred to the TSC (Linux, Documentation/admin-guide/kernel-parameters.txt, tsc=)."""
 MOST_WORKLOADS = 8
 MOST_COUNT = 1_000_000
 MOST_TRIES = 20
@@ -257,7 +253,6 @@ class WorkloadSection(BaseModel):
                 one.name,
                 one.image,
                 memory_bytes=one.memory_bytes,
-                kernel_options=TRUST_TSC,
                 watchdog=one.watchdog,
                 setup=one.setup,
                 is_peer=one.is_peer,

@@ -52,7 +52,7 @@ host."""
 UP_S = 600.0
 """The longest time from SSH's first answer until all services are up."""
 
-TRIES = 2
+TRIES = 4
 _GOOD = ("tsc", "kvm-clock")
 _CLOCKSOURCE = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 
