@@ -211,6 +211,15 @@ def test_a_service_is_killed_only_where_its_clocks_ran_on() -> None:
     assert thresholds("systemd-watchdog", "", Regime.JUMPED) == {}
 
 
+@pytest.mark.parametrize(("first", "skipped"), [(10, 0), (19, 0), (20, 0), (29, 0), (30, 1), (75, 5)])
+def test_a_first_run_that_comes_late_leaves_out_those_before_it(first: int, skipped: int) -> None:
+    job = PeriodicJob("timer", 10)
+    job.begin(15)
+    job.begin(99)
+    assert job.runs([first]) == ["timer skipped"] * skipped
+    assert job.runs([first]) == ["timer twice"]
+
+
 @given(st.integers(0, 59_999), st.integers(1, 600_000))
 def test_cron_catches_up_as_it_is_expected_to(phase_ms: int, pause_ms: int) -> None:
     """A jump of up to 5 minutes is run one by one, a longer one once (cron.c)."""

@@ -25,6 +25,13 @@ class PeriodicJob:
 
     def __init__(self, name: str, period_ns: int) -> None:
         self._name, self._period, self._last = name, period_ns, -1
+        self._began = -1
+
+    def begin(self, now_ns: int) -> None:
+        """The guest's CLOCK_REALTIME when its journal was read first: after the next due time, each without a
+        run is left out. Whether there was a run for the one before, nobody knows."""
+        if self._began < 0:
+            self._began = now_ns // self._period
 
     def runs(self, times: Sequence[int]) -> list[str]:
         """What further runs show: an event for each time that was left out, and for each one too many. A run
@@ -36,6 +43,8 @@ class PeriodicJob:
                 found += [f"{self._name} skipped"] * min(1000, slot - self._last - 1)
                 if slot <= self._last:
                     found.append(f"{self._name} twice")
+            elif self._began >= 0:
+                found += [f"{self._name} skipped"] * min(1000, slot - self._began - 1)
             self._last = max(slot, self._last)
         return found
 
@@ -65,6 +74,7 @@ class GuestJournalsClient:
         done, answer = raw_ns(), json.loads(data)
         number, asked = answer["asked"]["number"], answer["asked"]["have"]
         for name, job in self._jobs.items():
+            job.begin(answer["now"])
             new = answer["lines"][name][max(0, self._have[name] - asked[name]) :]
             for event in job.runs(new):
                 print_sample(event=event, at=done, by=self._name)
