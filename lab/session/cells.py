@@ -35,7 +35,7 @@ from lab.session.signals import Teardown, shield
 
 if TYPE_CHECKING:
     from lab.core.workload.tolerance import ToleranceTry
-    from lab.session.tolerance import EarlierTries
+    from lab.session.tolerance import CycleEvents, EarlierTries
 
 Shield = Callable[[], AbstractContextManager[None]]
 
@@ -169,15 +169,20 @@ class Cells:
             runner = CycleRunner(
                 self._controller, self._clock, self._journal, self._view, batch[0], patch, announcer, clients
             )
+            search, tried = batch[0].tolerance, None
+            if search is not None:
+                from lab.session.tolerance import CycleEvents
+
+                tried = CycleEvents(self._journal)
             try:
                 for _ in range(control):
                     self._view.cycle(self._index + 1, total)
-                    with reported(clients, self._journal, self._index):
+                    with reported(clients, tried or self._journal, self._index):
                         self._controller.run_cycle(self._index, subjects, cycle, patch, frozen=False)
                     self._index += 1
-                if batch[0].tolerance is not None:
-                    self._search(runner, batch[0].tolerance, subjects)
-                for _ in range(repeat if batch[0].tolerance is None else 0):
+                if search is not None and tried is not None:
+                    self._search(runner, search, subjects, tried)
+                for _ in range(repeat if search is None else 0):
                     self._view.cycle(self._index + 1, total)
                     if not self._rollout_or_cycle(runner, subjects, guests):
                         break
@@ -224,11 +229,12 @@ class Cells:
             self._view.note(f"{len(tries)} tries are known from run {self._earlier.run}")
         return is_complete(cell, tries)
 
-    def _search(self, runner: CycleRunner, spec: ToleranceSpec, subjects: dict[str, CycleGuest]) -> None:
-        """Search the shortest pause that the cell's workload fails at."""
-        from lab.session.tolerance import CycleEvents, search
+    def _search(
+        self, runner: CycleRunner, spec: ToleranceSpec, subjects: dict[str, CycleGuest], events: CycleEvents
+    ) -> None:
+        """Search the shortest pause that the cell's workload fails at. events: those of control cycles."""
+        from lab.session.tolerance import search
 
-        cell, events = runner.cell, CycleEvents(self._journal)
         controller = Controller(self._clock, self._hypervisor, events, self._view, self._shield)
 
         def run(pause_ns: int) -> None:
@@ -237,6 +243,7 @@ class Cells:
             trying.run(self._index, subjects)
             self._index += 1
 
+        cell = runner.cell
         search(cell, spec, events, self._index, run, self._clock, self._view, self._tries.get(cell.id, ()))
 
     def _announcer(
@@ -384,8 +391,7 @@ def make_patch(
 
 
 def find_emulator(name: str, own: Path, progress: Callable[[str], None]) -> Path:
-    """The emulator that a playbook names: "same", a path, or that of a suite, fetched if it is not there
-    yet."""
+    """The emulator that a playbook names: "same", a path, or that of a suite, fetched if it has to be."""
     if name in ("", "same"):
         return own
     cache = default_cache()

@@ -11,7 +11,7 @@ from lab.core.timeline import Call
 from lab.core.units import format_duration
 from lab.core.verdict import Outcome
 from lab.core.workload.findings import outcome
-from lab.core.workload.judge import measure_workload
+from lab.core.workload.judge import WorkloadWindow, measure_workload
 from lab.core.workload.tolerance import ToleranceSearch, ToleranceTry
 from lab.errors import UsageError
 from lab.ports import Clock, Journal, View
@@ -21,9 +21,11 @@ from lab.record.workload_windows import window_of
 
 @dataclass
 class CycleEvents:
-    """A journal that passes everything on, and keeps what a try is judged by."""
+    """A journal that passes everything on, and keeps what a try is judged by: the cell's cycles so far, as a
+    message may be delivered in the cycle before that in which it is acknowledged."""
 
     journal: Journal
+    windows: list[WorkloadWindow] = field(default_factory=list)
     sampled: WorkloadSampled | None = None
     stops: dict[str, Call] = field(default_factory=dict)
     resumes: dict[str, Call] = field(default_factory=dict)
@@ -34,6 +36,8 @@ class CycleEvents:
         match event:
             case WorkloadSampled():
                 self.sampled = event
+                self.windows.append(self._window(event))
+                self.stops, self.resumes = {}, {}
             case StopCalled():
                 self.stops[event.guest] = event.call
             case ResumeCalled():
@@ -48,12 +52,14 @@ class CycleEvents:
         pause by all its witnesses, here it is known by the calls."""
         if self.sampled is None or self.sampled.problems:
             return Outcome.INCONCLUSIVE
+        (spec,) = cell.workloads
+        return outcome(spec, measure_workload(self.windows, spec, cell.expectations.tolerance_ns)[-1])
+
+    def _window(self, sampled: WorkloadSampled) -> WorkloadWindow:
         calls = {
             name: (stop, self.resumes[name]) for name, stop in self.stops.items() if name in self.resumes
         }
-        (spec,) = cell.workloads
-        (result,) = measure_workload([window_of(self.sampled, calls)], spec, cell.expectations.tolerance_ns)
-        return outcome(spec, result)
+        return window_of(sampled, calls)
 
 
 Try = Callable[[int], None]
