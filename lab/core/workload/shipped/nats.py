@@ -186,7 +186,8 @@ def _predict(config: Mapping[str, str], options: Options, regime: Regime) -> tup
         return tuple(found)
     because = f"ack_wait {wait / NS_PER_S:g} s, work {work / NS_PER_S:g} s"
     jumped = regime is Regime.JUMPED
-    pause = Interval(max(0, wait - work), wait + work) if jumped else None
+    # At 60 s none came twice in two tries: the server had read the acknowledgement that waited for it first.
+    pause = Interval(max(0, wait - work), EVER_NS) if jumped else None
     if not jumped:
         because += ": the server's clocks stop with it"
     found.append(Threshold("twice", pause, because, "docs.nats.io, consumers"))

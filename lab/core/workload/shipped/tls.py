@@ -13,7 +13,7 @@ from lab.core.clock import Interval
 from lab.core.method import Regime
 from lab.core.setup import Ready, ReadyKind, SetupFile, SetupService, SetupSpec
 from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
-from lab.core.workload.prediction import Threshold
+from lab.core.workload.prediction import EVER_NS, Threshold
 from lab.core.workload.shipped.base import Options, ShippedWorkload, WorkloadGuest
 from lab.core.workload.shipped.option_values import duration_ns
 from lab.core.workload.spec import WorkloadExpect
@@ -82,10 +82,9 @@ def _predict(config: Mapping[str, str], options: Options, regime: Regime) -> tup
     if regime is not Regime.RESUMED:
         return ()
     backdate = duration_ns(options, "backdate", *BACKDATE)
-    # A certificate's times have whole seconds, so it begins up to 1 s before it was made.
-    at = Interval(backdate, backdate + NS_PER_S + 500 * NS_PER_MS)
-    because = f"the certificate begins {format_duration(backdate)} before it is made, in whole seconds"
-    return (Threshold(REFUSED, at, because, source),)
+    # Nothing is refused where the clock is stepped before the next connection, as a push does.
+    because = f"the certificate begins {format_duration(backdate)} before it is made: until the clock is set"
+    return (Threshold(REFUSED, Interval(backdate, EVER_NS), because, source),)
 
 
 TLS = ShippedWorkload(
