@@ -61,6 +61,17 @@ def test_a_page_fits_its_window_and_asks_for_nothing(
     assert small == 0
 
 
+def test_the_texts_beside_labels_stand_in_one_column(view: PageView, pages: dict[str, Path]) -> None:
+    view.open(pages["resync-cells"], 1280)
+    view.unfold()
+    columns = view.run(
+        "return [...document.querySelectorAll('dl.facts')].filter(e => e.checkVisibility())"
+        ".map(e => [...e.querySelectorAll('dd')].map(d => Math.round(d.getBoundingClientRect().left)))"
+    )
+    assert max(len(column) for column in columns) > 1
+    assert all(len(set(column)) == 1 for column in columns)
+
+
 @pytest.mark.parametrize("name", SEEN)
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_axe_finds_nothing(view: PageView, pages: dict[str, Path], name: str, dark: bool) -> None:
