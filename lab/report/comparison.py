@@ -260,9 +260,10 @@ def level_text(kind: FigureKind, level: Level) -> str:
 
 
 def _difference(figure: FigureChange, limits: bool) -> Piece:
-    """ "+1.9 [+1.5, +2.3] ms", "× 1.38 [1.32, 1.42]"."""
+    """ "+1.9 [+1.5, +2.3] ms", "× 1.38 [1.32, 1.42]"; "over +7876.0 ms" when one has no upper bound;
+    with no more digits than the bounds of the two warrant."""
     found, style = figure.difference, "" if figure.change in (Change.WORSE, Change.BETTER) else "dim"
-    known = found.low is not None and found.high is not None
+    bound = max((_half(level) for level in (figure.before, figure.after) if level is not None), default=0)
 
     def number(value: float, rounding: Rounding = NEAREST) -> str:
         if not isfinite(value):
@@ -270,14 +271,25 @@ def _difference(figure: FigureChange, limits: bool) -> Piece:
         if figure.is_factor:
             return f"{value:.2f}"
         if figure.key.kind is FigureKind.DRIFT:
-            return f"{value:+.1f}"
-        return format_ms(value, rounding, "+")
+            digits = 0 if bound >= 10 else 1
+            return f"{rounding.to(round(value * 10**6), 10 ** (6 - digits)) / 10**digits:+.{digits}f}"
+        return format_ms(value, rounding, "+", bound)
 
     unit = "" if figure.is_factor else " ppm" if figure.key.kind is FigureKind.DRIFT else " ms"
-    text = f"× {number(found.value)}" if figure.is_factor else number(found.value)
-    if limits and known and found.low is not None and found.high is not None:
+    times = "× " if figure.is_factor else ""
+    if not isfinite(found.value):
+        word, limit = ("over", found.low) if found.value > 0 else ("under", found.high)
+        known = limit is not None and isfinite(limit)
+        return f"{word} {times}{number(limit)}{unit}" if limit is not None and known else "–", style
+    text = f"{times}{number(found.value)}"
+    if limits and found.low is not None and found.high is not None:
         text += f" [{number(found.low, DOWN)}, {number(found.high, UP)}]"
     return f"{text}{unit}", style
+
+
+def _half(level: Level) -> float:
+    """Half the width of what the level is known to; 0 without a bound."""
+    return (level.high - level.low) / 2 if isfinite(level.high) else 0
 
 
 def _p(figure: FigureChange) -> str:

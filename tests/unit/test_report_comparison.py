@@ -98,7 +98,14 @@ def test_what_the_bounds_hide() -> None:
 def test_a_clock_that_was_never_in_time() -> None:
     row = next(line for line in shown("never").splitlines() if line.startswith("in time after"))
     assert "over 8.00 s" in row
+    assert "over +7 996.0 ms" in row
+    assert "∞" not in row
     assert row.endswith("WORSE")
+
+
+def test_a_difference_has_no_more_digits_than_the_bounds_warrant() -> None:
+    row = next(line for line in shown("alike", 120).splitlines() if line.startswith("drift"))
+    assert "+0 [-60, +60] ppm" in row
 
 
 def test_cells_within_noise_are_counted_unless_all_are_asked_for() -> None:
