@@ -20,7 +20,7 @@ host: the machine that runs the lab
 guest, guests: a virtual machine of the lab's: one QEMU process, or one after another
 peer, peers: a guest that takes part in a workload and is not frozen
 controller: the process that runs a playbook
-dead-man: the process beside it that resumes guests when the controller cannot
+dead-man: the process beside the controller that resumes guests when it cannot
 playbook: a YAML file that says what is done and what is expected; a plan is what is read from it
 freeze: the maintenance: a guest is stopped by a method, and resumed
 method: how a guest is frozen: suspend, sigstop, save-restore, in-place, guest-sleep, reboot
