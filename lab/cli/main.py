@@ -199,7 +199,7 @@ def report(
     ] = False,
 ) -> None:
     """Judge an old run again from its history, and show it."""
-    from lab.record.journal import read_history
+    from lab.record.journal import is_written, read_history
     from lab.record.run import judge
     from lab.session.run_folders import find_run
 
@@ -209,6 +209,8 @@ def report(
         from lab.cli.watch import watch as watched
 
         failure = failure_of(watched(folder))
+    if is_written(folder):
+        streams.note(f"this run is in progress; freezelab report {folder.name} --watch follows it")
     history = read_history(folder)
     again, _ = judge(history)
     with ci.github(None, machine=as_json) as github:

@@ -58,6 +58,7 @@ def list_runs(
     from lab.record.index import RunFilter
     from lab.report.console import stdout_console
     from lab.report.history import render_history
+    from lab.report.text import counted
     from lab.session.run_folders import figures, latest
 
     if context.invoked_subcommand is not None:
@@ -72,7 +73,11 @@ def list_runs(
         frozenset(tag or ()),
     )
     kind = None if figure is None else figure_kind(figure)
-    found = latest(most, wanted)
+    unread: list[Path] = []
+    found = latest(most, wanted, unread.append)
+    if unread:
+        why = f"freezelab report {unread[0].name} says why"
+        note(f"{counted(len(unread), 'folder')} cannot be read, and not listed: {why}")
     console = stdout_console()
     if kind is None:
         asked = wanted != RunFilter()

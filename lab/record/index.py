@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lab.core.verdict import Outcome
-from lab.errors import FreezelabError, RecordError
+from lab.errors import RecordError
 from lab.record import EVENTS
 from lab.record.model_clock import Measure
 
@@ -153,16 +153,24 @@ def index_of(home: Path) -> Path:
 
 
 def summaries(
-    folders: Sequence[Path], most: int, index: Path, wanted: RunFilter = EVERY_RUN
+    folders: Sequence[Path],
+    most: int,
+    index: Path,
+    wanted: RunFilter = EVERY_RUN,
+    unread: Callable[[Path], object] = lambda _: None,
 ) -> list[tuple[Path, RunSummary]]:
     """The first `most` of these runs that are wanted and can be read, with their folders, in this order.
-    index: the file."""
+    index: the file. unread: called with each folder that cannot be read."""
     with closing(_Index(index)) as known:
         found: list[tuple[Path, RunSummary]] = []
         for folder in folders:
             if len(found) == most:
                 break
-            summary = known.get(folder, wanted)
+            try:
+                summary = known.get(folder, wanted)
+            except RecordError:
+                unread(folder)
+                continue
             if summary is not None:
                 found.append((folder, summary))
         return found
@@ -220,7 +228,7 @@ class _Index:
         return self._open()
 
     def get(self, folder: Path, wanted: RunFilter) -> RunSummary | None:
-        """None when it is no run, cannot be read, or is not wanted."""
+        """None when it is not wanted. RecordError when it is no run, or cannot be read."""
         line = self._line(folder)
         if line is not None:
             with contextlib.suppress(ValueError):
@@ -229,10 +237,7 @@ class _Index:
                 if line.build == build():
                     summary = _summary(line)
                     return summary if wanted.is_of(summary) else None
-        try:
-            run, running = self.judged(folder)
-        except FreezelabError:
-            return None
+        run, running = self.judged(folder)
         summary = replace(summary_of(run), running=running)
         return summary if wanted.is_of(summary) else None
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lab.core.quantities import format_at_latest, format_magnitude, format_ms, format_seconds
+from lab.core.quantities import format_at_latest, format_length, format_magnitude, format_ms, format_seconds
 from lab.core.units import NS_PER_MS
 from lab.record.model import CellRecord, Comparison, CycleRecord, Run
 from lab.report.cycles import VERDICTS
@@ -67,6 +67,9 @@ def pause_of(row: CellRow) -> Piece:
     if not row.cycles:
         return ("refused" if row.cell.refused else "not run"), "yellow"
     if row.cell.pause is not None:
+        felt = sorted(c.pause.value_ns for c in row.cycles if c.pause is not None)
+        if len({c.patch for c in row.cycles}) > 1 and len(felt) > 1:  # a search has a median of no meaning
+            return f"{format_length(felt[0])} to {format_length(felt[-1])}", ""
         return interval(row.cell.pause), ""
     outages = sorted(c.outage_ns for c in row.cycles if c.outage_ns is not None)
     if outages:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,10 +68,12 @@ def find_run(which: str | None) -> Path:
     )
 
 
-def latest(most: int, wanted: RunFilter = EVERY_RUN) -> list[tuple[Path, RunSummary]]:
+def latest(
+    most: int, wanted: RunFilter = EVERY_RUN, unread: Callable[[Path], object] = lambda _: None
+) -> list[tuple[Path, RunSummary]]:
     """The latest runs that are wanted, as this build judges them, and their folders; those that cannot be
-    read are left out."""
-    return summaries(run_folders(), most, index_of(home()), wanted)
+    read are left out, and `unread` is called with each."""
+    return summaries(run_folders(), most, index_of(home()), wanted, unread)
 
 
 def figures(folders: Sequence[Path]) -> list[RunFigures]:

@@ -175,6 +175,9 @@ def test_what_is_no_run_is_left_out(tmp_path: Path, folders: list[Path]) -> None
     damaged.mkdir()
     (damaged / EVENTS).write_text("no history\n", encoding="utf-8")
     assert listed([empty, folders[0], damaged, folders[1]]) == truth(folders[:2])
+    unread: list[Path] = []
+    summaries([empty, folders[0], damaged], 9, tmp_path / INDEX, unread=unread.append)
+    assert unread == [empty, damaged]
 
 
 def test_several_at_once(folders: list[Path]) -> None:
