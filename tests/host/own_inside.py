@@ -311,7 +311,7 @@ def agent_trouble(lab: Lab, entry: str) -> dict[str, Any]:
     blocking("")
     machine.inside(WINDOWS)
     seen["w32time"] = lab.run(resync="w32time", entry=entry)
-    seen["w32time, report"] = lab.ended(lab.start("report", connect=False))
+    seen["w32time, report"] = lab.ended(lab.start("report", "-v", connect=False))
     seen["Windows"] = lab.run(resync="agent", entry=entry)
     machine.inside("ln -sf ../usr/lib/os-release /etc/os-release")
     return seen
