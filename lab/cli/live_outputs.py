@@ -16,6 +16,7 @@ from lab.core.history import CycleEnded
 from lab.errors import FreezelabError, Interrupted, MachineError
 from lab.record.events import Entry
 from lab.record.follow import FollowedRun
+from lab.record.state_files import draft_of
 
 if TYPE_CHECKING:
     from lab.core.plan import Plan
@@ -44,7 +45,7 @@ class LiveOutputs:
         path = self.metrics.resolve()
         if path.exists() and not path.is_file() and not path.is_dir():
             return  # a device, such as /dev/stdout
-        draft = path.with_name(f".{path.name[:200]}.{os.getpid()}.new")
+        draft = draft_of(path)
         try:
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))

@@ -36,6 +36,7 @@ Limit = Annotated[
         help="How long a playbook may take, from its start to its end.  [default: from the last nights]",
     ),
 ]
+LAST = 5
 Last = Annotated[
     int,
     typer.Option(
@@ -61,7 +62,7 @@ def nightly_install(
     at: Annotated[str, typer.Option("--at", metavar="HH:MM", help="When, local time.")] = "02:00",
     connect: Connect = None,
     limit: Limit = None,
-    last: Last = 5,
+    last: Last = LAST,
     on_failure: OnFailure = None,
     junit: AlsoJUnit = None,
 ) -> None:
@@ -77,7 +78,7 @@ def nightly_install(
         arguments += ["--connect", connect]
     if limit is not None:
         arguments += ["--limit", limit]
-    if last != 5:
+    if last != LAST:
         arguments += ["--last", str(last)]
     if on_failure is not None:
         arguments += ["--on-failure", shlex.join(command_words(on_failure))]
@@ -98,7 +99,7 @@ def nightly_run(
     playbooks: Playbooks,
     connect: Connect = None,
     limit: Limit = None,
-    last: Last = 5,
+    last: Last = LAST,
     on_failure: OnFailure = None,
     junit: AlsoJUnit = None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Small JSON files of the state folder: read as they are, written whole or not at all."""
+"""Files that are written whole or not at all, and the small JSON files of the state folder."""
 
 from __future__ import annotations
 
@@ -26,12 +26,27 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, value: Any) -> None:
     """Write the value, and the folder if needed. A full disk leaves the old file. MachineError when it cannot
     be written."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+    text = json.dumps(value, indent=1, ensure_ascii=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        draft.replace(path)
+        replace_file(path, text.encode())
     except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
         raise MachineError(f"cannot be written: {error.strerror}", where=str(path)) from error
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """A reader gets the old file or the whole new one, and a full disk leaves the old one. OSError when it
+    cannot be written."""
+    draft = draft_of(path)
+    try:
+        draft.write_bytes(content)
+        draft.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise
+
+
+def draft_of(path: Path) -> Path:
+    """The file beside it that this process writes before it replaces it."""
+    return path.with_name(f".{path.name[:200]}.{os.getpid()}.new")

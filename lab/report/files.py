@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 
 from lab.errors import MachineError
+from lab.record.state_files import replace_file
 from lab.report.text import clean
 
 
@@ -15,21 +14,9 @@ def write_whole(path: Path, content: bytes) -> None:
     leaves the old one. A path that is not a regular file, such as /dev/stdout, is written directly.
     MachineError when it cannot be written."""
     try:
-        _replace(path, content)
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+        else:
+            replace_file(path.resolve(), content)
     except OSError as error:
         raise MachineError(f"cannot be written: {error.strerror}", where=clean(str(path))) from error
-
-
-def _replace(path: Path, content: bytes) -> None:
-    if path.exists() and not path.is_file():
-        path.write_bytes(content)
-        return
-    path = path.resolve()
-    draft = path.with_name(f".{path.name[:200]}.{os.getpid()}.new")
-    try:
-        draft.write_bytes(content)
-        draft.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            draft.unlink()
-        raise

@@ -21,11 +21,9 @@ from typing import Any
 from lab.core.network import HOST, FrameCounts
 from lab.host.network import namespace
 from lab.host.network.moves import AddressMoves
-from lab.host.network.orders import NetworkProcess, why
+from lab.host.network.orders import AT_ONCE, LARGEST_FRAME, NetworkProcess, connected, why
 
 HOST_MAC = "52:54:01:4d:00:01"
-LARGEST = 1 << 17
-_AT_ONCE = 32
 
 
 class BridgePort:
@@ -50,14 +48,14 @@ class BridgePort:
         frame = self.held
         if frame is None:
             try:
-                frame = os.read(self.tap, LARGEST)
+                frame = os.read(self.tap, LARGEST_FRAME)
             except OSError:
                 return False
         self.held = None
         for _ in range(2):  # another process may have the same path
             try:
                 if self.sender is None:
-                    self.sender = _connected(self._its)
+                    self.sender = connected(self._its)
                 self.sender.send(frame)
             except BlockingIOError:
                 self.held = frame
@@ -158,7 +156,7 @@ class BridgeProcess(NetworkProcess):
             elif at in doors:
                 self._from(doors[at])
         for port in [*(free[at] for at in ready if at in free), *(full[at] for at in writers)]:
-            for _ in range(_AT_ONCE):
+            for _ in range(AT_ONCE):
                 if not port.take():
                     break
         if self.moves is not None:
@@ -169,9 +167,9 @@ class BridgeProcess(NetworkProcess):
 
     def _from(self, guest: BridgeGuest) -> None:
         """Pass on what a guest has sent."""
-        for _ in range(_AT_ONCE):
+        for _ in range(AT_ONCE):
             try:
-                frame, its = guest.receiver.recvfrom(LARGEST)
+                frame, its = guest.receiver.recvfrom(LARGEST_FRAME)
             except BlockingIOError:
                 return
             if not its or self.moves is None:
@@ -226,14 +224,3 @@ def _interfaces() -> dict[str, list[int]]:
     lines = Path("/proc/self/net/dev").read_text(encoding="ascii").splitlines()[2:]
     pairs = (line.partition(":") for line in lines)
     return {name.strip(): [int(word) for word in rest.split()] for name, _, rest in pairs}
-
-
-def _connected(path: str) -> socket.socket:
-    sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    sender.setblocking(False)
-    try:
-        sender.connect(path)
-    except OSError:
-        sender.close()
-        raise
-    return sender

@@ -27,6 +27,22 @@ MOST = 1 << 16
 _MOVES = 200
 """How many of them fit into one."""
 
+LARGEST_FRAME = 1 << 17
+AT_ONCE = 32
+"""Frames that are read from one place before it is the next one's turn."""
+
+
+def connected(path: str) -> socket.socket:
+    """A socket that sends to the QEMU that listens there. OSError when none does."""
+    sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sender.setblocking(False)
+    try:
+        sender.connect(path)
+    except OSError:
+        sender.close()
+        raise
+    return sender
+
 
 class NetworkProcess(ABC):
     """Serves the controller at the other end of `control`, until that is closed. moves: None without a place

@@ -22,12 +22,8 @@ from lab.core.network import HOST, FrameCounts, NetworkLimits
 from lab.host.network import namespace
 from lab.host.network.bridge import BridgeProcess
 from lab.host.network.moves import AddressMoves
-from lab.host.network.orders import NetworkProcess, next_order, why
+from lab.host.network.orders import AT_ONCE, LARGEST_FRAME, NetworkProcess, connected, next_order, why
 from lab.host.network.switch import Switch, SwitchPort, Taken
-
-_LARGEST = 1 << 17
-_AT_ONCE = 32
-"""Frames that are read from one place before it is the next one's turn."""
 
 _AGAIN_S = 0.005
 """How often a frozen guest is looked for whose QEMU is not there."""
@@ -54,7 +50,7 @@ class GuestSocket:
     def receive(self) -> bytes | None:
         """The next frame; None when there is none now."""
         try:
-            frame, origin = self._receiver.recvfrom(_LARGEST)
+            frame, origin = self._receiver.recvfrom(LARGEST_FRAME)
         except BlockingIOError:
             return None
         if origin:
@@ -85,16 +81,12 @@ class GuestSocket:
         """Connect to the guest's QEMU or, when that has ended, to the one before: a hand-over that failed
         after the successor had announced itself."""
         for path in filter(None, (self._its, self._former)):
-            sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            sender.setblocking(False)
             try:
-                sender.connect(path)
+                self._sender = connected(path)
             except OSError:
-                sender.close()
                 continue
             if path == self._former:
                 self._its, self._former = path, ""
-            self._sender = sender
             return True
         return False
 
@@ -125,7 +117,7 @@ class HostTap:
     def receive(self) -> bytes | None:
         """The next frame; None when there is none now."""
         try:
-            return os.read(self._tap, _LARGEST)
+            return os.read(self._tap, LARGEST_FRAME)
         except OSError:  # none now, or the interface is down
             return None
 
@@ -178,7 +170,7 @@ class SwitchProcess(NetworkProcess):
             if at not in readable:
                 continue
             end, port = readable[at]
-            for _ in range(_AT_ONCE):
+            for _ in range(AT_ONCE):
                 if (frame := end.receive()) is None:
                     break
                 if self.moves is not None and port.name != HOST:
