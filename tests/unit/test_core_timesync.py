@@ -223,6 +223,14 @@ def test_chronyd_follows_the_rtc_through_a_pause(pause_ns: int, correction: Corr
     assert said.residual.high_ns < 30 * MS
 
 
+def test_a_pause_that_leaves_the_clock_where_the_rtc_may_keep_it_takes_no_slew() -> None:
+    status = {"rtc_minus_real_ns": "-480000000", "rtc_bound_ns": "5000000"}
+    setup = Setup(M.CHRONY_RTC, config=M.CHRONY_RTC.config(rtc_behind_ns=480 * MS), status=status)
+    by_rtc, by_ntp = of(setup, 100 * MS).within, of(chrony(SERVER, "makestep 0.2 -1"), 100 * MS).within
+    assert by_rtc is not None and by_rtc.low_ns == 0
+    assert by_ntp is not None and by_ntp.low_ns > 0
+
+
 def test_chronyd_by_an_rtc_that_is_not_corrected_for_is_as_far_behind_as_it() -> None:
     status = {"rtc_minus_real_ns": "-480000000", "rtc_bound_ns": "5000000"}
     setup = Setup(M.CHRONY_RTC, config=M.CHRONY_RTC.config(), status=status)

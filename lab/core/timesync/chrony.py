@@ -157,9 +157,10 @@ def _repair(setup: Setup, conf: ChronyConf, at: Situation) -> Forecast:
     if correction is Correction.SLEW:
         # Sooner than maxslewrate alone allows: the fit takes the pause for a frequency too, and corrects that
         # beside the slew. The default, 83333 ppm, is five sixths of what the kernel can (adjtimex(2), tick).
+        # What has to be slewed ends at the residual, which is wide where the source is an RTC.
         if not fastest:
             return Forecast(False, Correction.NONE, None, -at.lost, f"left {at.side}: maxslewrate 0", (CONF,))
-        earliest = max(0, int((at.off.low_ns - SOURCE_NS) / fastest * 5 / 6))
+        earliest = int((at.at_resume - left).smallest_ns / fastest * 5 / 6)
     within = Interval(earliest, max(earliest, latest))
     text = {
         Correction.STEP: f"stepped once its samples agree{at.until(within)}",
