@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from lab.core.announcement import notice_of, notices_beside, together
 from lab.core.plan import Announcement, CycleSpec
 from lab.core.scheduled.machine import Machine
 from lab.core.scheduled.model import Event, Happening, State
-from lab.ports import Clock
+
+if TYPE_CHECKING:
+    from lab.ports import Clock
 
 OPERATOR = "the operator"
 

@@ -9,10 +9,12 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lab.errors import MachineError, UsageError
-from lab.ports import Clock
+
+if TYPE_CHECKING:
+    from lab.ports import Clock
 
 SOCKET = "control"
 START = "freezelab events serve"

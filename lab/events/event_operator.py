@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lab.core.clock import Stamp
 from lab.core.plan import Announcement, CycleSpec, FreezeMethod, HoldPatch
@@ -19,7 +19,9 @@ from lab.errors import UsageError
 from lab.events.announcer import OPERATOR
 from lab.events.client import IDS
 from lab.events.service import MetadataService
-from lab.ports import Clock
+
+if TYPE_CHECKING:
+    from lab.ports import Clock
 
 USUAL_S = 5
 """The default announced duration of a Freeze, in seconds."""

@@ -24,7 +24,7 @@ from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lab.core.announcement import groups_of
 from lab.core.clock import Stamp
@@ -37,8 +37,10 @@ from lab.errors import MachineError
 from lab.events.announcer import ServiceAnnouncer
 from lab.events.protocol import Connection, HttpListener
 from lab.events.request_counts import RequestCounts
-from lab.ports import Clock
 from lab.threads import Worker
+
+if TYPE_CHECKING:
+    from lab.ports import Clock
 
 LONGEST_PATH = 107
 """Bytes of a Unix socket's path (unix(7))."""

@@ -11,7 +11,13 @@ from typing import Annotated, Self
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from lab.core.plan import GuestSpec
-from lab.core.scheduled.instance import scale_set_host, scale_set_name
+from lab.core.scheduled.instance import (
+    FAULT_DOMAINS,
+    SCALE_SET_FAULT_DOMAINS,
+    UPDATE_DOMAINS,
+    scale_set_host,
+    scale_set_name,
+)
 from lab.playbook.fields import MOST_GUESTS, GuestCount, Name, default, needed, section
 from lab.playbook.guests import ONE_GUEST, GuestList, GuestSection, distinct
 from lab.playbook.mistakes import Wrong, quoted
@@ -20,10 +26,6 @@ from lab.playbook.tree import Items
 
 MOST_UPDATE_DOMAINS = 20
 MOST_FAULT_DOMAINS = 3
-UPDATE_DOMAINS = 5
-FAULT_DOMAINS = 2
-SCALE_SET_FAULT_DOMAINS = 5
-"""Of a scale set's placement group, and at most; it has as many update domains."""
 
 Named = Mapping[str, tuple[str, ...]]
 """Guests' names by what a playbook may call them: the name of one, or that of their entry."""

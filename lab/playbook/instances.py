@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 
-from lab.core.scheduled.instance import MOST_ENTRIES, Given, fields, refusal
+from lab.core.scheduled.instance import COMPUTE_NAME, MOST_ENTRIES, Given, fields, refusal
 from lab.playbook.mistakes import Wrong, quoted
 from lab.playbook.scalars import ScalarReader, expect_scalar, found
 from lab.playbook.tree import Items, Map
-
-COMPUTE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9_])?")
-"""What Azure takes for the name of a Linux machine (Resource Manager's naming rules)."""
 
 _ADVICE = "write it as in /metadata/instance, like {compute: {zone: 1}}"
 

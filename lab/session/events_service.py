@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.model import Event, Happening, Rules
@@ -13,9 +14,11 @@ from lab.events.client import SOCKET
 from lab.events.control import claimed, control_listener
 from lab.events.event_operator import EventOperator
 from lab.events.service import MetadataService, unix_socket
-from lab.ports import Clock
-from lab.session.kept_guests import find
 from lab.session.listeners import Listener, Wanted, instances_of, listeners_of
+
+if TYPE_CHECKING:
+    from lab.ports import Clock
+    from lab.session.kept_guests import KeptGuest
 
 TURN_NS = 50_000_000
 
@@ -61,11 +64,21 @@ class RunningService:
             self._clock.sleep_until(self._clock.now().raw_ns + TURN_NS)
 
 
+def _kept(home: Path, names: Sequence[str]) -> list[KeptGuest]:
+    """The kept guests of these names. UsageError when there is none of one name. Without names, nothing that
+    belongs to guests is imported: the service starts in a fifth of a second."""
+    if not names:
+        return []
+    from lab.session.kept_guests import find
+
+    return [find(home, guest) for guest in dict.fromkeys(names)]
+
+
 @contextmanager
 def serving(home: Path, options: ServiceOptions, clock: Clock) -> Iterator[RunningService]:
     """The service, until the context is left. UsageError for invalid options, GuestError when a kept guest
     does not answer."""
-    kept = [find(home, guest) for guest in dict.fromkeys(options.inside)]
+    kept = _kept(home, options.inside)
     listeners = listeners_of(options.listen)
     instances = instances_of([guest for *_, guest in listeners], kept, options.wanted)
     with (

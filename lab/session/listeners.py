@@ -7,12 +7,22 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from lab.core.scheduled.instance import Given, InstanceInfo, refusal, scale_set_name
+from lab.core.scheduled.instance import (
+    COMPUTE_NAME,
+    FAULT_DOMAINS,
+    SCALE_SET_FAULT_DOMAINS,
+    UPDATE_DOMAINS,
+    Given,
+    InstanceInfo,
+    refusal,
+    scale_set_name,
+)
 from lab.errors import UsageError
-from lab.playbook.fleet import FAULT_DOMAINS, SCALE_SET_FAULT_DOMAINS, UPDATE_DOMAINS
-from lab.playbook.instances import COMPUTE_NAME
-from lab.session.kept_guests import KeptGuest
+
+if TYPE_CHECKING:  # `events serve` starts without SSH
+    from lab.session.kept_guests import KeptGuest
 
 Listener = tuple[str, int, str]
 """Address, port and guest."""

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -29,7 +29,7 @@ from lab.report.page import Page
 from lab.report.service import Log, show_events, waits_for
 
 EVENTS = "/metadata/scheduledevents?api-version=2020-07-01"
-FREEZELAB = [sys.executable, "-m", "lab.cli.main", "events"]
+FREEZELAB = ("-m", "lab.cli.main", "events")
 PATIENCE_S = 30
 
 
@@ -52,9 +52,9 @@ class Place:
         kept = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}
         return kept | {"FREEZELAB_HOME": str(self.home), "NO_COLOR": "1"}
 
-    def serve(self, *arguments: str) -> Serving:
+    def serve(self, *arguments: str, program: Sequence[str] = FREEZELAB) -> Serving:
         process = subprocess.Popen(
-            [*FREEZELAB, "serve", *arguments], env=self.environment, text=True,
+            [sys.executable, *program, "serve", *arguments], env=self.environment, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         self.processes.append(process)
@@ -251,6 +251,30 @@ def test_a_whole_life_in_one_command(place: Place) -> None:
         assert "no event" in done.stderr
     assert serving.end(signal.SIGINT) == 0
     assert list(place.home.iterdir()) == []
+
+
+GUESTS_ONLY = ("libvirt", "libvirt_qemu", "paramiko", "cryptography", "psutil", "yaml", "prometheus_client")
+"""Imported for guests, playbooks and metrics."""
+
+
+def test_a_service_without_guests_starts_without_what_guests_need(place: Place) -> None:
+    """It works where libvirt-python is not installed, and starts in a fraction of a second."""
+    source = (
+        "import sys\n"
+        f"sys.modules.update(dict.fromkeys({GUESTS_ONLY}))  # importing one of them fails\n"
+        "sys.argv[1:] = ['events', *sys.argv[1:]]\n"
+        "from lab.cli.entry import main; main()\n"
+    )
+    serving = place.serve("--listen", "127.0.0.1:0", "--time-factor", "900", program=["-c", source])
+    assert serving.ask("web-0")[0] == 200
+    for arguments in (["announce", "--notice", "1h"], ["list"], ["list", "--json"]):
+        done = subprocess.run(
+            [sys.executable, "-c", source, *arguments],
+            env=place.environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert "Freeze" in done.stdout
+    assert serving.end() == 0
 
 
 def test_services_do_not_get_in_each_other_s_way(place: Place) -> None:

@@ -8,6 +8,7 @@ that of a plain machine in an invented subscription. `InstanceInfo.given` replac
 from __future__ import annotations
 
 import ipaddress
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -73,6 +74,15 @@ PUBLISHER, OFFER, SKU, VERSION = "Debian", "debian-12", "12", "12.0.0"
 TAGS = (("environment", "freezelab"),)
 MOST_ENTRIES = 64
 """The most entries of a list; Azure's largest machines have 64 data disks."""
+
+COMPUTE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9_])?")
+"""What Azure takes for the name of a Linux machine (Resource Manager's naming rules)."""
+
+UPDATE_DOMAINS, FAULT_DOMAINS = 5, 2
+"""Of an availability set, where nothing else is asked for."""
+
+SCALE_SET_FAULT_DOMAINS = 5
+"""Of a scale set's placement group, and at most; it has as many update domains."""
 
 _TAGS: Path = ("compute", "tags")
 
