@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lab.errors import HypervisorError
-from lab.process.requirements import advice
+from lab.process.requirements import advice, how_to_build
 
 
 def _load() -> tuple[Any, Any]:
@@ -26,6 +26,8 @@ def _load() -> tuple[Any, Any]:
     os.environ.update(added)
     try:
         library, qemu = importlib.import_module("libvirt"), importlib.import_module("libvirt_qemu")
+    except ModuleNotFoundError as error:
+        raise HypervisorError("libvirt-python is not installed", hint=how_to_build()) from error
     except ImportError as error:
         raise HypervisorError(f"libvirt-python cannot be loaded: {error}", hint=advice()) from error
     finally:

@@ -57,7 +57,7 @@ def how_to_get(packages: Iterable[SystemPackage]) -> str:
         return ""
     manager = next((name for name, tool in (("apt", "apt-get"), ("dnf", "dnf")) if shutil.which(tool)), "")
     if not manager:
-        return f"install what contains: {', '.join(dict.fromkeys(package.label for package in wanted))}"
+        return f"install what contains: {', '.join(dict.fromkeys(one.label for one in wanted if one.label))}"
     names = dict.fromkeys(name for package in wanted for name in package.names[manager])
     command = f"{_COMMANDS[manager]} {' '.join(names)}"
     return command if os.geteuid() == 0 else f"sudo {command}"

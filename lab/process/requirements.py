@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 from lab.errors import MachineError
 from lab.process.packages import SystemPackage, how_to_get, listed
-from lab.process.runner import which
+from lab.process.runner import quote, which
 
 
 def needed(*, images: bool) -> list[SystemPackage]:
@@ -29,6 +31,15 @@ def missing(*, images: bool) -> list[SystemPackage]:
 def advice(*, images: bool = True) -> str:
     """The command that installs all that is missing; "" when nothing is."""
     return how_to_get(missing(images=images))
+
+
+def how_to_build() -> str:
+    """How to install libvirt-python beside a wheel that was installed without its extra `guests`."""
+    prefix = Path(sys.prefix)
+    injects = (prefix / "pipx_metadata.json").is_file()
+    install = "pipx inject freezelab" if injects else f"{quote([str(prefix / 'bin/pip')])} install"
+    packages = how_to_get(package for package in listed() if package.stage == "install")
+    return f"{packages}; {install} libvirt-python"
 
 
 def check_programs(*, images: bool) -> None:

@@ -70,3 +70,30 @@ def test_what_libvirt_lacks_is_told_with_the_package(home: Path, package: str, w
     assert planned.returncode == 0, planned.stderr
     assert "nothing was changed" in planned.stdout
     assert what in planned.stdout or package != "libvirt0"
+
+
+@pytest.mark.parametrize("pipx", [True, False])
+def test_a_wheel_without_libvirt_python_tells_how_to_add_it(home: Path, pipx: bool, tmp_path: Path) -> None:
+    """The extra `guests` was left out. pipx marks its environments by a file."""
+    if pipx:
+        (tmp_path / "pipx_metadata.json").touch()
+    source = (
+        f"import sys; sys.modules['libvirt'] = None; sys.prefix = {str(tmp_path)!r}\n"
+        "from lab.cli.entry import main; main()"
+    )
+    for command in ("up", "doctor", "plan", "recover"):
+        done = subprocess.run(
+            [sys.executable, "-c", source, command],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "FREEZELAB_HOME": str(home)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        told = done.stdout if command in ("doctor", "plan") else done.stderr
+        assert "Traceback" not in done.stderr
+        assert done.returncode == (0 if command == "plan" else 4)
+        assert "libvirt-python is not installed" in told
+        install = "pipx inject freezelab" if pipx else f"{tmp_path}/bin/pip install"
+        assert f"; {install} libvirt-python" in " ".join(told.split())
+        assert len(done.stderr.splitlines()) <= 2

@@ -42,6 +42,13 @@ def test_playbooks_and_schemas_are_there(installed: InstalledWheel) -> None:
     assert page.read_bytes() == (ROOT / "docs/freezelab.1").read_bytes()
 
 
+def test_only_the_extra_for_guests_needs_a_compiler(installed: InstalledWheel) -> None:
+    needs = installed.evaluate("import importlib.metadata as m; print('\\n'.join(m.requires('freezelab')))")
+    assert [line for line in needs.splitlines() if "libvirt" in line] == [
+        "libvirt-python>=9.0; extra == 'guests'"
+    ]
+
+
 def test_commands_work_without_a_clone(installed: InstalledWheel, tmp_path: Path) -> None:
     places = {"FREEZELAB_HOME": str(tmp_path / "home"), "FREEZELAB_CACHE": str(tmp_path / "cache")}
     names = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yaml"))
