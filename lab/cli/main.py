@@ -31,6 +31,7 @@ from lab.session.signals import Signals
 
 if TYPE_CHECKING:
     from lab.core.plan import Plan
+    from lab.record.journal import History
     from lab.session.tolerance import EarlierTries
 
 
@@ -109,7 +110,14 @@ def _file_of(playbook: str) -> Path:
 
 @app.command()
 def run(
-    playbook: Playbook = "first-freeze",
+    playbook: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="PLAYBOOK",
+            help="A playbook's name or file.  [default: first-freeze; with --resume that of RUN]",
+            autocompletion=completion.playbooks,
+        ),
+    ] = None,
     repeat: Annotated[
         int | None, typer.Option(metavar="N", min=1, max=10000, help="Number of cycles with a freeze.")
     ] = None,
@@ -150,30 +158,40 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """Freeze guests, patch the host, resume, measure, judge."""
+    from lab.playbook import load
     from lab.session.run import RunOptions, with_counts
 
     live = live_outputs(metrics, json_lines=json_lines, as_json=as_json)
-    plan = with_counts(_plan(playbook), repeat, control)
-    earlier = _earlier(resume, plan) if resume is not None else None
+    resumed = _history_of(resume) if resume is not None else None
+    if resumed is not None and playbook is None:
+        file, read = None, resumed.start.plan
+    else:
+        file = _file_of("first-freeze" if playbook is None else playbook)
+        read = load(file)
+    plan = with_counts(read, repeat, control)
+    earlier = _earlier(resumed, plan) if resumed is not None else None
     options = RunOptions(
         *(connect, accelerator_request(accelerator), boot_seconds(boot), golden, wait, earlier),
         tags=tags(tag or ()),
         run_id=run_id,
     )
-    file = _file_of(playbook)
     execute(
         *(plan, options), as_json=as_json, junit=junit, quiet=quiet, verbose=verbose, live=live, playbook=file
     )
 
 
-def _earlier(run: str, plan: Plan) -> EarlierTries:
-    """The tries of an earlier run, judged from its history."""
+def _history_of(run: str) -> History:
     from lab.record.journal import read_history
-    from lab.record.run import judge
     from lab.session.run_folders import find_run
+
+    return read_history(find_run(run))
+
+
+def _earlier(history: History, plan: Plan) -> EarlierTries:
+    """The tries of an earlier run, judged from its history."""
+    from lab.record.run import judge
     from lab.session.tolerance import EarlierTries
 
-    history = read_history(find_run(run))
     return EarlierTries.of(judge(history)[0], history.start.plan, plan)
 
 
@@ -201,7 +219,7 @@ def report(
     """Judge an old run again from its history, and show it."""
     from lab.record.journal import is_written, read_history
     from lab.record.run import judge
-    from lab.session.run_folders import find_run
+    from lab.session.run_folders import find_run, name_of
 
     folder, failure = find_run(which), None
     if watch:
@@ -210,7 +228,7 @@ def report(
 
         failure = failure_of(watched(folder))
     if is_written(folder):
-        streams.note(f"this run is in progress; freezelab report {folder.name} --watch follows it")
+        streams.note(f"this run is in progress; freezelab report {name_of(folder)} --watch follows it")
     history = read_history(folder)
     again, _ = judge(history)
     with ci.github(None, machine=as_json) as github:

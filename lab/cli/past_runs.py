@@ -59,7 +59,7 @@ def list_runs(
     from lab.report.console import stdout_console
     from lab.report.history import render_history
     from lab.report.text import counted
-    from lab.session.run_folders import figures, latest
+    from lab.session.run_folders import figures, latest, name_of
 
     if context.invoked_subcommand is not None:
         if any((playbook, outcome, since, until, tag, figure)):
@@ -76,7 +76,7 @@ def list_runs(
     unread: list[Path] = []
     found = latest(most, wanted, unread.append)
     if unread:
-        why = f"freezelab report {unread[0].name} says why"
+        why = f"freezelab report {name_of(unread[0])} says why"
         note(f"{counted(len(unread), 'folder')} cannot be read, and not listed: {why}")
     console = stdout_console()
     if kind is None:

@@ -70,8 +70,9 @@ def show(
     else:
         from lab.report.console import stdout_console
         from lab.report.terminal import render
+        from lab.session.run_folders import name_of
 
-        render(run, stdout_console(), folder=folder, verbose=verbose)
+        render(run, stdout_console(), folder=folder, verbose=verbose, name=name_of(folder))
     if junit is not None:
         from lab.report.junit import write_junit
 

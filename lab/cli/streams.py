@@ -97,5 +97,9 @@ def delivered() -> Iterator[None]:
 
 
 def note(text: str) -> None:
-    """A line for the person at the terminal, beside the output."""
-    print(f"freezelab: {text}", file=sys.stderr, flush=True)
+    """A line or two for the person at the terminal, beside the output. Names of files in it may have any
+    characters."""
+    from lab.report.text import clean
+
+    lines = "\n".join(map(clean, text.split("\n")))
+    print(f"freezelab: {lines}", file=sys.stderr, flush=True)

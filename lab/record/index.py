@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from lab.core.verdict import Outcome
 from lab.errors import RecordError
@@ -30,10 +30,14 @@ if TYPE_CHECKING:
     from lab.core.comparison import RunFigures
     from lab.record.run import Run
 
+Named = TypeVar("Named", "RunSummary", "RunFigures")
+
 INDEX = "history.sqlite"
 LAB = Path(__file__).parents[1]
 VERSION = 2
 """The layout's; SQLite's user_version."""
+BATCH = 50
+"""After so many runs that were judged anew the index is written."""
 _WAIT_S = 1.0
 """How long another process may take to write to the index. After that the runs are judged without it."""
 _IN_USE = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
@@ -71,8 +75,10 @@ _LINE = ", ".join(_IndexLine._fields)
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run in a line. started: ISO 8601, UTC. guests: their number. cycles: with a freeze, of the guest that
-    has most of them; of a matrix in all cells together. longest_pause: None when no pause was measured.
+    """A run in a line. id: its folder's name once it is listed, by which commands find it; that
+    differs from the id in its record when the folder was renamed or copied. started: ISO 8601, UTC. guests:
+    their number. cycles: with a freeze, of the guest that has most of them; of a matrix in all cells
+    together. longest_pause: None when no pause was measured.
     running: it has not ended, so its outcome is not known yet."""
 
     id: str
@@ -196,21 +202,24 @@ def forget(folders: Sequence[Path], index: Path) -> None:
 
 @cache
 def build() -> str:
-    """What this program is, as far as it judges: the sizes and times of its files."""
+    """What this program is, as far as it judges: what is in its files. Another commit of a clone with the
+    same code of judging is the same build."""
     digest = hashlib.sha256()
     for path in sorted((*LAB.glob("core/**/*.py"), *LAB.glob("record/*.py"))):
-        state = path.stat()
-        digest.update(f"{path.relative_to(LAB)} {state.st_size} {state.st_mtime_ns}\n".encode())
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(LAB)} {len(content)}\n".encode() + content)
     return digest.hexdigest()
 
 
 class _Index:
-    """The index, as it was when it was first asked; what is judged anew is written to it by close()."""
+    """The index, as it was when it was first asked. What is judged anew is written to it every BATCH runs, so
+    that an interrupted listing does not start over, and by close()."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._new, self._texts = dict[str, _IndexLine](), dict[str, str]()
         self._gone: list[str] = []
+        self._next_write = BATCH
 
     @cached_property
     def _known(self) -> dict[str, _IndexLine]:
@@ -235,11 +244,9 @@ class _Index:
                 if not wanted.may_be(line.playbook, line.started, _tags(line)):
                     return None
                 if line.build == build():
-                    summary = _summary(line)
-                    return summary if wanted.is_of(summary) else None
+                    return self._wanted(folder, _summary(line), wanted)
         run, running = self.judged(folder)
-        summary = replace(summary_of(run), running=running)
-        return summary if wanted.is_of(summary) else None
+        return self._wanted(folder, replace(summary_of(run), running=running), wanted)
 
     def figures(self, folder: Path) -> RunFigures:
         """RecordError when it cannot be read."""
@@ -248,8 +255,8 @@ class _Index:
         line = self._line(folder)
         if line is not None and line.build == build():
             with contextlib.suppress(ValueError, sqlite3.Error, UnicodeDecodeError):
-                return from_text(self._figures_text(_name(folder)))
-        return figures_of(self.judged(folder)[0])
+                return self._named(folder, from_text(self._figures_text(_name(folder))))
+        return self._named(folder, figures_of(self.judged(folder)[0]))
 
     def judged(self, folder: Path) -> tuple[Run, bool]:
         """Judge a run. Returns it, and whether it is still being written: then it is not kept."""
@@ -267,6 +274,9 @@ class _Index:
             self._new[_name(folder)] = _line(key, summary_of(run))
             with contextlib.suppress(RecordError):  # it is listed all the same
                 self._texts[_name(folder)] = to_text(figures_of(run))
+            if len(self._new) >= self._next_write:
+                self._write()
+                self._next_write = len(self._new) + BATCH
         return run, running
 
     def forget(self, names: Sequence[str]) -> None:
@@ -277,8 +287,10 @@ class _Index:
         """Nothing is lost when it cannot be written: the runs are judged again the next time."""
         if "_reader" in self.__dict__:
             self._reader.close()
-        if not self._new and not self._gone:
-            return
+        if self._new or self._gone:
+            self._write()
+
+    def _write(self) -> None:
         rows = [(*line, self._texts.get(name)) for name, line in self._new.items()]
         marks = ", ".join("?" * (len(_IndexLine._fields) + 1))
         with contextlib.suppress(sqlite3.Error), closing(self._open()) as database:
@@ -292,6 +304,14 @@ class _Index:
             database.executemany(f"INSERT OR REPLACE INTO runs VALUES ({marks})", rows)  # noqa: S608
             database.executemany("DELETE FROM runs WHERE folder = ?", [(name,) for name in self._gone])
             database.execute("COMMIT")
+            self._new, self._texts, self._gone = {}, {}, []
+
+    def _wanted(self, folder: Path, summary: RunSummary, wanted: RunFilter) -> RunSummary | None:
+        return self._named(folder, summary) if wanted.is_of(summary) else None
+
+    def _named(self, folder: Path, run: Named) -> Named:
+        """A run of this state folder has its folder's name, whatever id its record has."""
+        return replace(run, id=_name(folder)) if self._is_here(folder) else run
 
     def _line(self, folder: Path) -> _IndexLine | None:
         """The line of a history that has not changed."""

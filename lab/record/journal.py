@@ -101,6 +101,19 @@ def is_written(folder: Path) -> bool:
     return False
 
 
+def has_id(folder: Path, run_id: str) -> bool:
+    """True when the history in `folder` has this id, whatever the folder's name is."""
+    try:
+        with (folder / EVENTS).open("rb") as file:
+            first = file.readline()
+    except OSError:
+        return False
+    if run_id.encode("utf-8", "replace") not in first:
+        return False
+    given = envelope(first.decode("utf-8", "replace"))
+    return given is not None and given.kind == RunStarted.KIND and given.data.get("id") == run_id
+
+
 class NullJournal:
     """ports.Journal for a guest that belongs to no run."""
 

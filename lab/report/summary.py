@@ -41,15 +41,15 @@ LEAST_REASONS = 3
 KEY_STATISTICS = ("pause", "time to sync", "|final offset|", "outage")
 
 
-def show_summary(page: Page, run: Run, folder: Path | None) -> None:
-    """Print the page. folder: where the run's history is; None: no hint to it."""
+def show_summary(page: Page, run: Run, folder: Path | None, name: str) -> None:
+    """Print the page. folder: where the run's history is; None: no hint to it. name: for commands."""
     show_verdict(page, run)
     _facts(page, run)
     page.blank()
     _table(page, run)
     page.blank()
     _key_figures(page, run)
-    hints = _hints(run, folder)
+    hints = _hints(run, folder, name)
     _to_know(page, run, SCREEN - len(hints) - 1)
     page.blank()
     _next(page, hints)
@@ -201,13 +201,13 @@ def _not_measured(run: Run) -> str:
     )
 
 
-def _hints(run: Run, folder: Path | None) -> list[tuple[str, str]]:
+def _hints(run: Run, folder: Path | None, name: str) -> list[tuple[str, str]]:
     """What to do next, as (label, command); the run's folder at the end."""
     if folder is None:
         return []
-    hints = [("more", f"freezelab report {run.id} -v"), ("words", "freezelab explain TERM")]
+    hints = [("more", f"freezelab report {name} -v"), ("words", "freezelab explain TERM")]
     if run.tolerances and not all(one.complete for one in run.tolerances):
-        hints.append(("go on", f"freezelab run {run.playbook.name} --resume {run.id}"))
+        hints.append(("go on", f"freezelab run --resume {name}"))
     return [*hints, ("folder", clean(str(folder)))]
 
 

@@ -6,6 +6,7 @@ not passed, and the verdict as the last line.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -29,18 +30,21 @@ from lab.report.text import clean, cleaned
 from lab.report.workloads import show_workloads
 
 
-def render(run: Run, console: Console, folder: Path | None = None, *, verbose: bool = False) -> None:
+def render(
+    run: Run, console: Console, folder: Path | None = None, *, verbose: bool = False, name: str = ""
+) -> None:
     """Print the report of `run`: on one screen, or verbose with all sections. folder: the place of its
-    history, printed below it."""
+    history, printed below it. name: how commands find it; "": its id."""
     run = cleaned(run)
+    name = clean(name) or shlex.quote(run.id)
     page = Page(console)
     if verbose:
-        _all_sections(page, run, folder)
+        _all_sections(page, run, folder, name)
     else:
-        show_summary(page, run, folder)
+        show_summary(page, run, folder, name)
 
 
-def _all_sections(page: Page, run: Run, folder: Path | None) -> None:
+def _all_sections(page: Page, run: Run, folder: Path | None, name: str) -> None:
     show_interruption(page, run)
     show_header(page, run)
     show_accuracy(page, run)
@@ -66,6 +70,6 @@ def _all_sections(page: Page, run: Run, folder: Path | None) -> None:
     show_reasons(page, run)
     page.blank()
     if folder is not None:
-        command, path = f"freezelab report {run.id}", clean(str(folder))
+        command, path = f"freezelab report {name}", clean(str(folder))
         page.parts([command, path if len(path) <= page.width else ""], "dim")
     show_verdict(page, run)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import shlex
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING
 from lab.errors import MachineError, RecordError
 from lab.record import EVENTS
 from lab.record.index import EVERY_RUN, RunFilter, RunSummary, figures_of_runs, index_of, summaries
-from lab.session.paths import home, made
+from lab.session.paths import home, home_path, made
 
 if TYPE_CHECKING:
     from lab.core.comparison import RunFigures
@@ -44,14 +46,18 @@ def run_folders() -> list[Path]:
 
 
 def find_run(which: str | None) -> Path:
-    """The folder of the run named by id, by the unambiguous beginning or end of one, or by path; the
-    last run for None. RecordError when there is none."""
+    """The folder of the run named by its folder's name, by the unambiguous beginning or end of one, by the id
+    in its record when its folder has another name, or by path; the last run for None. RecordError when there
+    is none."""
     if which is not None and (Path(which) / EVENTS).exists():
-        return Path(which)
+        return _by_path(which)
     if which is not None and ("/" in which or which in (".", "..")):
         if not Path(which).is_dir():
             raise RecordError("no such folder", where=which)
-        return Path(which)
+        return _by_path(which)
+    # Listings do without what reads histories.
+    from lab.record.journal import has_id
+
     folders = run_folders()
     if which is None:
         if not folders:
@@ -59,6 +65,7 @@ def find_run(which: str | None) -> Path:
         return folders[0]
     exact = [f for f in folders if f.name == which]
     near = exact or [f for f in folders if f.name.startswith(which) or f.name.endswith(which)]
+    near = near or [f for f in folders if has_id(f, which)]
     if len(near) == 1:
         return near[0]
     if near:
@@ -66,6 +73,20 @@ def find_run(which: str | None) -> Path:
     raise RecordError(
         f"there is no run {which!r}", where=str(home() / "runs"), hint="freezelab history lists them"
     )
+
+
+def _by_path(which: str) -> Path:
+    """The path; of a run of the state folder the one that run_folders() has."""
+    path = Path(which)
+    here = home_path() / "runs" / os.path.basename(os.path.abspath(path))  # noqa: PTH100, PTH119 - of a link its own name
+    return here if here.exists() and here.samefile(path) else path
+
+
+def name_of(folder: Path) -> str:
+    """How a run's folder is named in a command, so that find_run() finds it: a run of the state folder by its
+    name, any other by its path; as a word for a shell."""
+    here = folder.parent == home_path() / "runs" and not folder.name.startswith("-")
+    return shlex.quote(folder.name if here else str(folder))
 
 
 def latest(

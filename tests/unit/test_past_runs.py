@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -86,6 +88,60 @@ def test_a_list_of_what_is_asked_for(home: Path) -> None:
         found = [word for line in done.stdout.splitlines()[1:] for word in line.split() if word in names]
         assert found == names, arguments
     assert called("history", "--tag", "none").stdout == "no such runs\n"
+
+
+def test_a_run_is_listed_by_the_name_that_finds_it(home: Path, tmp_path: Path) -> None:
+    """A renamed folder, a copied one, and one with spaces: each hint that is printed can be typed."""
+    made = "20261128-223349-suspend-ab53"
+    for name in (made, "kept", "of last week"):
+        put(home, name)
+    listed = called("history").stdout
+    assert all(name in listed for name in (made, "kept", "of last week"))
+    for name in (made, "kept", "of last week", str(home / "runs" / "kept")):
+        shown = called("report", name).stdout
+        (hint,) = [line for line in shown.splitlines() if "freezelab report" in line]
+        words = shlex.split(hint)[1:]
+        assert words[:2] == ["freezelab", "report"]
+        assert words[2] == Path(name).name
+        assert called(*words[1:]).exit_code == 0
+    assert called("compare", "kept", "of last week", "--json").exit_code == 0
+    assert '"id": "kept"' in called("compare", "kept", made, "--json").stdout
+    shutil.rmtree(home / "runs" / made)
+    shutil.rmtree(home / "runs" / "of last week")
+    assert "freezelab report kept -v" in called("report", made).stdout  # by the record's id
+
+
+def test_how_to_go_on_with_a_search(home: Path) -> None:
+    """The hint needs no playbook, whose name may be no file's; without one it is that of the run."""
+    history = put(home, "a search", "tolerance") / EVENTS
+    lines = history.read_text(encoding="utf-8").splitlines(keepends=True)
+    tried = [at for at, line in enumerate(lines) if '"kind":"tolerance"' in line]
+    history.write_text("".join(lines[: tried[1] + 1]), encoding="utf-8")
+    assert "freezelab run --resume 'a search'\n" in called("report", "a search").stdout
+    put(home, "1-suspend")
+    done = called("run", "--resume", "1-suspend")
+    assert done.exit_code == 2
+    assert "it searched nothing" in done.output
+
+
+def test_folders_with_hostile_names(home: Path) -> None:
+    put(home, "1\x1b[31m\u202e-suspend")
+    (home / "runs" / "2\x1b]0;title\x07").mkdir()
+    for arguments in (("history",), ("report", "1"), ("report", home / "runs" / "2\x1b]0;title\x07")):
+        done = called(*arguments)
+        assert not re.search(r"[\x00-\x09\x0b-\x1f\u202e]", done.output), arguments
+    assert "1[31m-suspend" in called("history").stdout
+
+
+def test_a_run_elsewhere_is_named_by_its_path(home: Path, tmp_path: Path) -> None:
+    elsewhere = put(tmp_path / "elsewhere", "20261128-223349-suspend-ab53")
+    assert f"freezelab report {elsewhere} -v" in called("report", elsewhere).stdout.replace("\n", " ")
+
+
+def test_a_baseline_is_a_renamed_run(home: Path) -> None:
+    put(home, "kept")
+    assert called("baseline", "set", home / "runs" / "kept").stdout.startswith("suspend: kept")
+    assert "gone" not in called("baseline", "show").stdout
 
 
 def test_no_runs_yet(home: Path) -> None:

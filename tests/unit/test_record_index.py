@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from lab.core.comparison import RunFigures
 from lab.core.verdict import Outcome
 from lab.errors import RecordError
 from lab.process.clock import HostClock
@@ -64,7 +68,13 @@ def listed(folders: Sequence[Path], most: int = 100, wanted: RunFilter = EVERY_R
 
 
 def truth(folders: Sequence[Path]) -> list[RunSummary]:
-    return [summary_of(judge(read_history(folder))[0]) for folder in folders]
+    runs = [summary_of(judge(read_history(folder))[0]) for folder in folders]
+    return [replace(run, id=folder.name) for folder, run in zip(folders, runs, strict=True)]
+
+
+def true_figures(folders: Sequence[Path]) -> list[RunFigures]:
+    runs = [figures_of(judge(read_history(folder))[0]) for folder in folders]
+    return [replace(run, id=folder.name) for folder, run in zip(folders, runs, strict=True)]
 
 
 def test_a_run_is_judged_once(folders: list[Path], judged: list[Path]) -> None:
@@ -78,7 +88,7 @@ def test_a_run_that_was_judged_at_its_end_is_not_judged_again(
     folders: list[Path], judged: list[Path]
 ) -> None:
     run = index.judged(folders[0], folders[0].parents[1] / INDEX)
-    assert summary_of(run) == listed(folders[:1])[0] == truth(folders[:1])[0]
+    assert replace(summary_of(run), id=folders[0].name) == listed(folders[:1])[0] == truth(folders[:1])[0]
     assert judged == folders[:1]
 
 
@@ -119,6 +129,39 @@ def test_a_build_is_told_by_its_files(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "core/a.py").write_text("22", encoding="ascii")
     found.append(index.build.__wrapped__())
     assert len(set(found)) == len(found)
+    os.utime(tmp_path / "core/a.py", (0, 0))  # as another commit's checkout may do
+    assert index.build.__wrapped__() == found[-1]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from lab.record import index, journal
+
+read, count = journal.read_history, 0
+
+def counted(folder):
+    global count
+    count += 1
+    if count > index.BATCH + 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read(folder)
+
+journal.read_history = counted
+home = Path(sys.argv[1])
+index.summaries(sorted((home / "runs").iterdir()), 1000, home / index.INDEX)
+"""
+
+
+def test_a_listing_that_is_killed_does_not_start_over(tmp_path: Path, judged: list[Path]) -> None:
+    folders = [tmp_path / "runs" / f"{number:03}" for number in range(index.BATCH + 10)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        unpacked("interrupted-early", folder)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(listed(folders)) == len(folders)
+    assert judged == folders[index.BATCH :]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +260,7 @@ def test_an_index_of_another_version_is_made_anew(folders: list[Path], judged: l
 
 def test_what_is_compared_is_in_the_index(folders: list[Path], judged: list[Path]) -> None:
     path = folders[0].parents[1] / INDEX
-    expected = [figures_of(judge(read_history(folder))[0]) for folder in folders]
+    expected = true_figures(folders)
     assert figures_of_runs(folders, path) == expected
     assert judged == folders
     assert figures_of_runs(folders[::-1], path) == expected[::-1]
@@ -313,7 +356,8 @@ def test_a_folder_whose_name_is_no_utf8(tmp_path: Path, judged: list[Path]) -> N
     folder = tmp_path / "runs" / "odd\udcff"
     folder.mkdir(parents=True)
     unpacked("suspend", folder)
-    assert listed([folder]) == listed([folder]) == truth([folder])
+    assert listed([folder]) == listed([folder])
+    assert listed([folder])[0].id == "odd\\udcff"
     assert judged == [folder]
 
 
