@@ -23,6 +23,10 @@ class Impact(StrEnum):
     REBOOT = "reboot"  # cannot be done under a frozen guest: it is shut down, and started again
 
 
+SYSTEM = "system"
+"""The name of this machine's own emulator, beside those of fetched ones."""
+
+
 OUT_OF_TIME = "out of time"
 NO_TIME_LEFT = "no time left to start"
 _OVERRAN = "still running after"  # of lab.process.runner.Finished
@@ -171,7 +175,7 @@ class CommandPatch(_TimedPatch):
 class ReplaceHypervisorPatch(PatchTraits):
     """Replaces the emulator under running guests by another binary, or by a new process of the same one.
 
-    emulator: a path, the name of one that `freezelab emulator fetch` got, or "" for the same binary.
+    emulator: a path, the name of one that `freezelab emulator fetch` got, SYSTEM, or "" for the same binary.
     machine, cpu: "" leaves the guest's; another one is refused before the freeze, as QEMU would do in it.
     """
 

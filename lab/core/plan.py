@@ -17,6 +17,7 @@ from lab.core.method import FreezeMethod as FreezeMethod
 from lab.core.method import Regime as Regime
 from lab.core.network import NetworkPlace, NetworkSpec
 from lab.core.own_domain import SshTarget as SshTarget
+from lab.core.patch import SYSTEM as SYSTEM
 from lab.core.patch import CommandPatch as CommandPatch
 from lab.core.patch import HoldPatch as HoldPatch
 from lab.core.patch import Patch as Patch
@@ -49,7 +50,8 @@ class GuestSpec:
     measured. domain, ssh: libvirt's name of a domain of the user's own, and how its
     guest is reached; "" and None for a guest that the lab starts. For a domain of the user's own, image and
     what follows up to kernel_options have no meaning: its XML decides.
-    image: the name of an image, or with a "/" the path of a recipe's folder. fill: share of its memory that
+    image: the name of an image, or with a "/" the path of a recipe's folder. emulator: the QEMU that it is
+    started with: a path, the name of a fetched one, or SYSTEM. fill: share of its memory that
     is filled with incompressible pages before the first cycle, 0 to 0.9. bridge: an existing bridge of the
     host that it is attached to by a tap; "": QEMU's user-mode network. address: on that bridge, with prefix
     length ("" on the user-mode network). huge_pages: its RAM in huge pages of the host. rtc: what its RTC
@@ -84,6 +86,7 @@ class GuestSpec:
     probe: Depth = Depth.AUTO
     lab: NetworkPlace | None = None
     is_peer: bool = False
+    emulator: str = SYSTEM
 
     @property
     def image_key(self) -> str:

@@ -285,9 +285,9 @@ class LibvirtHypervisor:
         """Versions, for the record."""
         return facts.versions(self._context.connection, self.uri)
 
-    def emulator(self, accelerator: Accelerator, family: str = "q35") -> Emulator:
+    def emulator(self, accelerator: Accelerator, family: str = "q35", path: Path | None = None) -> Emulator:
         """The emulator and machine type for guests; see facts.emulator. Slow the first time."""
-        return facts.emulator(self._context.connection, accelerator, family)
+        return facts.emulator(self._context.connection, accelerator, family, path)
 
     def emulator_of(self, guest: str) -> str:
         """The version that the guest's running QEMU reports: "7.2.22 (Debian …)"."""

@@ -47,20 +47,24 @@ def versions(connection: Any, uri: str) -> HypervisorFacts:
         )
 
 
-def emulator(connection: Any, accelerator: Accelerator, family: str = "q35") -> Emulator:
-    """libvirt's emulator for x86-64 guests, with the newest machine type of a family. The first call in a
-    state folder probes QEMU's capabilities, which takes seconds; make it before any freeze. HypervisorError
-    when libvirt has no such emulator."""
+def emulator(
+    connection: Any, accelerator: Accelerator, family: str = "q35", path: Path | None = None
+) -> Emulator:
+    """The emulator at `path`, or else libvirt's for x86-64 guests, with its newest machine type of a family.
+    The first call in a state folder probes QEMU's capabilities, which takes seconds; make it before any
+    freeze. HypervisorError when libvirt has no such emulator."""
     try:
-        text = connection.getDomainCapabilities(None, "x86_64", family, accelerator.domain_type, 0)
+        text = connection.getDomainCapabilities(
+            str(path) if path else None, "x86_64", family, accelerator.domain_type, 0
+        )
     except libvirt.libvirtError as error:
         failure = as_hypervisor_error(error, f"libvirt offers no x86-64 guests on {accelerator.value}")
         raise HypervisorError(failure.what, hint="is qemu-system-x86 installed?") from error
     root = ET.fromstring(text)  # noqa: S314 - libvirt wrote it
-    path, machine = root.findtext("path"), root.findtext("machine")
-    if not path or not machine:
+    found, machine = root.findtext("path"), root.findtext("machine")
+    if not found or not machine:
         raise HypervisorError("libvirt names no emulator or machine type for x86-64 guests")
-    return Emulator(Path(path), machine)
+    return Emulator(path or Path(found), machine)
 
 
 def program_version(path: Path) -> str:

@@ -38,6 +38,8 @@ _MIB = 1 << 20
 _NOT_FOR_APT = set('":\\')
 """Below a folder with one of them apt finds no key, or mmdebstrap does not start (seen with bookworm's)."""
 
+_VALID = "Acquire::Check-Valid-Until"
+
 # What mmdebstrap says, what to call it, and the share of the whole build that is over by then.
 _STAGES = (
     ("running apt-get update", "reading package lists", 0.01),
@@ -144,6 +146,13 @@ def build(recipe: Recipe, staging: Path, progress: Progress, source: Mapping[str
                 f"the packages cannot be fetched: {failure.lines[0]}",
                 hint="check the network, http_proxy, or set FREEZELAB_MIRROR to a Debian mirror",
             ) from failure
+        if failure.too_old:
+            raise ImageError(
+                f"the mirror's lists of {recipe.suite} are too old: {failure.too_old}",
+                where=f"image {recipe.name}",
+                hint="set FREEZELAB_MIRROR to another mirror; or, for one that stands still, "
+                f'{_VALID} "false"; in /etc/apt/apt.conf.d',
+            ) from failure
         if failure.no_package:
             what = f"{recipe.suite} has no package {failure.no_package}"
             raise ImageError(what, where=f"image {recipe.name}") from failure
@@ -181,7 +190,7 @@ def _build(
     if scratch == staging:
         env["TMPDIR"] = str(work)
     run(
-        mmdebstrap_argv(recipe, tools, layers, tarball, os.environ.get("FREEZELAB_MIRROR")),
+        mmdebstrap_argv(recipe, tools, layers, tarball, os.environ.get("FREEZELAB_MIRROR"), _apt_options()),
         timeout_s=_TIMEOUT_S,
         on_line=on_line,
         env=env,
@@ -233,9 +242,15 @@ def _build(
 
 
 def mmdebstrap_argv(
-    recipe: Recipe, tools: BuildTools, tars: Sequence[Path], tarball: Path, mirror: str | None
+    recipe: Recipe,
+    tools: BuildTools,
+    tars: Sequence[Path],
+    tarball: Path,
+    mirror: str | None,
+    options: Sequence[str] = (),
 ) -> list[str]:
-    """tars: the files of each of the recipe's layers. Without a mirror mmdebstrap takes Debian's own."""
+    """tars: the files of each of the recipe's layers. Without a mirror mmdebstrap takes Debian's own.
+    options: lines of apt.conf."""
     argv = [
         *tools.isolate,
         tools.mmdebstrap,
@@ -244,6 +259,7 @@ def mmdebstrap_argv(
         "--format=tar",
         f"--include={','.join(recipe.packages)}",
         '--aptopt=Apt::Install-Recommends "false"',
+        *(f"--aptopt={option}" for option in options),
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.exclude),
         *(f"--customize-hook={text}" for text in _custom(recipe, tars)),
         recipe.suite,
@@ -260,6 +276,17 @@ def _custom(recipe: Recipe, tars: Sequence[Path]) -> Iterator[str]:
         yield from hooks(layer.folder)
         if layer.enable:
             yield f'chroot "$1" systemctl --quiet enable {shlex.join(layer.enable)}'
+
+
+def _apt_options() -> list[str]:
+    """What this machine's apt is told of how old a mirror's lists may be (apt.conf(5)): mmdebstrap does not
+    read its configuration. A mirror that stands still, as snapshot.debian.org, needs it."""
+    try:
+        told: list[str] = []
+        run(["apt-config", "dump", "--format", '%f "%v";%n', _VALID], timeout_s=10, on_line=told.append)
+    except (ProgramFailed, MachineError):
+        return []
+    return [line.strip() for line in told if line.startswith(_VALID)]
 
 
 def mke2fs_argv(tools: BuildTools, tree: Path, disk: Path) -> list[str]:

@@ -23,6 +23,7 @@ _OFFLINE = re.compile(
     re.I,
 )
 _UNKNOWN = re.compile(r"unable to locate package (\S+)", re.I)
+_EXPIRED = re.compile(r"release file for \S+ is expired \((.*?)\)", re.I)
 
 
 class ProgramFailed(ImageError):
@@ -44,6 +45,11 @@ class ProgramFailed(ImageError):
     def no_package(self) -> str:
         """The package that apt does not know; ""."""
         return next((found[1] for line in self.lines if (found := _UNKNOWN.search(line))), "")
+
+    @property
+    def too_old(self) -> str:
+        """How long ago a mirror's list of packages has expired; ""."""
+        return next((found[1] for line in self.lines if (found := _EXPIRED.search(line))), "")
 
     @property
     def offline(self) -> bool:

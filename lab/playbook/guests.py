@@ -26,7 +26,7 @@ from lab.playbook.fields import (
     needed,
     section,
 )
-from lab.playbook.hosts import Interface, address, bridge, unfit
+from lab.playbook.hosts import Interface, address, bridge, emulator, unfit
 from lab.playbook.instances import compute_name, instance
 from lab.playbook.mistakes import Wrong, quoted
 from lab.playbook.network_section import LinkSection
@@ -36,6 +36,7 @@ from lab.playbook.setup_section import SetupSection, beside
 
 ComputeName = Annotated[str, compute_name()]
 Instance = Annotated[Given, instance()]
+Emulator = Annotated[str, emulator(same=False)]
 Bridge = Annotated[str, bridge()]
 Address = Annotated[Interface, address()]
 
@@ -80,6 +81,12 @@ class GuestSection(BaseModel):
         "Name of the guest's image, see `freezelab image list`; or the path of a folder with a recipe of "
         "your own, like ./my-image, relative to the playbook's folder.",
         GuestSpec.image,
+    )
+    emulator: Emulator = default(
+        GuestSpec.emulator,
+        "The QEMU that the guest is started with: a path, or the name of one that `freezelab emulator fetch` "
+        "got. system: this machine's own.",
+        GuestSpec.emulator,
     )
     vcpus: CpuCount = default(GuestSpec.vcpus, "Number of virtual CPUs.")
     memory: Memory = default(
@@ -207,6 +214,7 @@ class GuestSection(BaseModel):
             GuestSpec(
                 name=name,
                 image=self.image,
+                emulator=self.emulator,
                 vcpus=self.vcpus,
                 memory_bytes=self.memory,
                 fill=self.fill,

@@ -9,6 +9,7 @@ import ipaddress
 import posixpath
 import re
 
+from lab.core.patch import SYSTEM
 from lab.playbook.mistakes import Wrong, quoted
 from lab.playbook.scalars import ScalarReader, argv, expect_scalar
 from lab.playbook.tree import Items
@@ -79,15 +80,16 @@ def folder() -> ScalarReader:
     return ScalarReader(read, {"type": "string", "pattern": "^/.*[^/].*$", "maxLength": MOST_PATH})
 
 
-def emulator() -> ScalarReader:
-    """A path, the name of a fetched emulator, or "" for `same`."""
-    advice = f"write {SAME}, a path, or a name that `freezelab emulator fetch` knows"
+def emulator(*, same: bool = True) -> ScalarReader:
+    """A path, the name of a fetched emulator, SYSTEM, or, where it may be, "" for `same`."""
+    names = ", ".join((SAME, SYSTEM) if same else (SYSTEM,))
+    advice = f"write {names}, a path, or a name that `freezelab emulator fetch` knows"
 
     def read(node: object) -> str:
         text = _path(node, "an emulator", advice)
-        if text == SAME:
+        if text == SAME and same:
             return ""
-        if "/" not in text and not _EMULATOR.fullmatch(text):
+        if text == SAME or ("/" not in text and not _EMULATOR.fullmatch(text)):
             raise Wrong(f"{quoted(text)} is not an emulator", advice)
         return text
 

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -19,14 +18,14 @@ from lab.core.patch import HoldPatch, Patch
 from lab.core.plan import Announcement, Cell, GuestSpec, Plan, ToleranceSpec
 from lab.core.rollout import waves
 from lab.errors import FreezelabError, GuestError, HypervisorError, Interrupted, Refused
-from lab.host import emulators, emulators_fetch, patches
+from lab.host import patches
 from lab.host.patches import Hold, Tools
 from lab.hypervisor.accelerators import Choice
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.facts import Emulator
-from lab.image.store import default_cache
 from lab.ports import Announcer, Clock, HostPatch, View, WorkloadClient
 from lab.record.journal import FileJournal
+from lab.session.emulators import find_emulator
 from lab.session.guests import Guests
 from lab.session.images import check_images
 from lab.session.own_guests import check_cells
@@ -388,13 +387,3 @@ def make_patch(
         emulator_pids=hypervisor.domains.pids,
     )
     return patches.make(spec, clock, tools)
-
-
-def find_emulator(name: str, own: Path, progress: Callable[[str], None]) -> Path:
-    """The emulator that a playbook names: "same", a path, or that of a suite, fetched if it has to be."""
-    if name in ("", "same"):
-        return own
-    cache = default_cache()
-    if "/" in name or any(one.is_called(name) for one in emulators.listing(cache)):
-        return emulators.find(name, cache)
-    return emulators_fetch.fetch(name, cache, progress).path

@@ -281,7 +281,7 @@ class Clones:
 
     def _facts(self, guest: PreparedGuest) -> dict[str, Any]:
         """The facts that decide whether a guest can start from a state."""
-        emulator = self._settings.emulator.path
+        emulator = guest.domain.emulator
         file = emulator.stat()
         report: dict[str, Any] = {
             "image": guest.image.digest,
@@ -343,7 +343,7 @@ class Clones:
         }
 
 
-_SAME = ("image", "vcpus", "memory_bytes", "kernel_options", "rtc", "lab")
+_SAME = ("image", "emulator", "vcpus", "memory_bytes", "kernel_options", "rtc", "lab")
 _PLAIN = GuestSpec(MADE_OF)
 
 

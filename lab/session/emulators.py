@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+from lab.core.patch import SYSTEM
 from lab.core.units import format_size
 from lab.errors import MachineError
 from lab.host import emulators, emulators_fetch
@@ -14,6 +16,17 @@ def fetch(name: str, note: Callable[[str], None]) -> str:
     """Fetch an emulator; the result is its path in a sentence. `note` gets a line for each step."""
     made = emulators_fetch.fetch(name, default_cache(), note)
     return f"QEMU {made.version} ({made.build}): {made.path}"
+
+
+def find_emulator(name: str, own: Path, progress: Callable[[str], None]) -> Path:
+    """The emulator that a playbook names: SYSTEM, which is `own`, a path, or that of a suite, fetched if it
+    has to be. MachineError when there is none."""
+    if name == SYSTEM:
+        return own
+    cache = default_cache()
+    if "/" in name or any(one.is_called(name) for one in emulators.listing(cache)):
+        return emulators.find(name, cache)
+    return emulators_fetch.fetch(name, cache, progress).path
 
 
 HEADS = ("emulator", "version", "size", "fetched", "path")

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lab.core.history import Host
-from lab.core.plan import Plan
+from lab.core.plan import SYSTEM, Plan
 from lab.host import facts as host_facts
 from lab.hypervisor.accelerators import AcceleratorRequest, Choice, choose
 from lab.hypervisor.adapter import LibvirtHypervisor
@@ -14,6 +14,7 @@ from lab.hypervisor.facts import Emulator
 from lab.image.store import Image
 from lab.ports import View
 from lab.session import own_plan
+from lab.session.emulators import find_emulator
 from lab.session.images import proof_kernel
 from lab.session.recovery import clear
 from lab.session.settings import Settings, check_memory
@@ -21,17 +22,28 @@ from lab.session.settings import Settings, check_memory
 
 @dataclass(frozen=True)
 class GuestHost:
-    """home: the state folder. images: those of the guests, by GuestSpec.image_key."""
+    """home: the state folder. images: those of the guests, by GuestSpec.image_key. emulator: this machine's
+    own. emulators: others that guests are started with, by GuestSpec.emulator."""
 
     home: Path
     hypervisor: LibvirtHypervisor
     images: dict[str, Image]
     accelerator: Choice
     emulator: Emulator
+    emulators: dict[str, Emulator]
 
     def settings(self, run: str, folder: Path, boot_s: int | None = None) -> Settings:
         """The settings of the guests of one run, see Settings."""
-        return Settings(run, self.home, folder, self.images, self.accelerator, self.emulator, boot_s)
+        return Settings(
+            run,
+            self.home,
+            folder,
+            self.images,
+            self.accelerator,
+            self.emulator,
+            boot_s,
+            emulators=self.emulators,
+        )
 
     def facts(self) -> Host:
         """The host's entry in the record."""
@@ -79,4 +91,8 @@ def prepare_host(
         emulator = hypervisor.emulator(choice.accelerator)
     else:
         choice, emulator = own_plan.machine_of(next(iter(own.values())))
-    return GuestHost(home, hypervisor, images, choice, emulator)
+    others = {}
+    for name in sorted({spec.emulator for cell in plan.parts for spec in cell.guests} - {SYSTEM}):
+        path = find_emulator(name, emulator.path, view.note)
+        others[name] = hypervisor.emulator(choice.accelerator, path=path)
+    return GuestHost(home, hypervisor, images, choice, emulator, others)

@@ -242,9 +242,9 @@ class Guests:
         folder = made(self._folder / spec.name)
         remote = self._hypervisor.remote
         seed = write_seed(spec, image, self._public, folder, for_others=remote)
-        machine = settings.emulator.machine
+        emulator = settings.emulator_of(spec)
         if settings.guest_sleep:
-            machine = self._hypervisor.emulator(settings.accelerator.accelerator, WAKES).machine
+            emulator = self._hypervisor.emulator(settings.accelerator.accelerator, WAKES, emulator.path)
         emulated = FOR_TCG if settings.accelerator.accelerator is Accelerator.TCG else ()
         one, other = taps_of(spec, settings, self._stack) if spec.bridge else ("", "")
         domain = DomainSpec(
@@ -254,8 +254,8 @@ class Guests:
             memory_bytes=spec.memory_bytes,
             vcpus=spec.vcpus,
             accelerator=settings.accelerator.accelerator,
-            emulator=settings.emulator.path,
-            machine=machine,
+            emulator=emulator.path,
+            machine=emulator.machine,
             kernel=image.kernel,
             initrd=image.initrd,
             firmware=image.firmware,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lab.core.parallel_cells import batches
 from lab.core.patch import ReplaceHypervisorPatch
-from lab.core.plan import Cell, GuestSpec, Plan
+from lab.core.plan import SYSTEM, Cell, GuestSpec, Plan
 from lab.errors import FreezelabError, UsageError
 from lab.host import emulators, patches, taps
 from lab.host.network import LabNetwork
@@ -59,18 +59,17 @@ def _boot_cautions(plan: Plan) -> list[str]:
     there = emulators.system()
     if there is None:
         return []
-    try:
-        qemu = emulators.version(there)
-    except FreezelabError:
-        return []
     store = ImageStore(paths.RECIPES, default_cache())
     found = []
     for name, guest in _by_image(plan).items():
         with suppress(FreezelabError):
+            own = guest.emulator == SYSTEM
+            qemu = emulators.version(there if own else emulators.find(guest.emulator, default_cache()))
             image = store.find(guest.image, guest.setup.packages)
             kernel = str(image.info.get("kernel_version", "")) if image is not None else ""
             if why := boots_unsurely(kernel, qemu):
-                found.append(f"image {name}: without KVM: {why}")
+                todo = "; write emulator: trixie" if own else ""
+                found.append(f"image {name}: without KVM: {why}{todo}")
     return found
 
 
@@ -80,6 +79,8 @@ def _checks(plan: Plan) -> Iterator[Callable[[], object]]:
     yield _check_libvirt
     for guest in guests:
         yield partial(_check_image, store, guest)
+        if os.sep in guest.emulator:
+            yield partial(emulators.find, guest.emulator, default_cache())
     for cell in plan.parts:
         yield partial(_check_cell, store, cell)
     for batch in batches(plan):

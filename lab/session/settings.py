@@ -63,6 +63,7 @@ class Settings:
     they may suspend themselves. kept_guest: they may outlive this process, see Guests.leave. golden: they
     start from a golden state where possible. boots_anew: their freeze method reboots them. network: the
     lab's own network, for those that have a place in it. secrets: the values of their setups' secrets.
+    emulator: this machine's own. emulators: others, by GuestSpec.emulator.
     """
 
     run: str
@@ -79,6 +80,11 @@ class Settings:
     boots_anew: bool = False
     network: NetworkSpec | None = None
     secrets: Mapping[Secret, bytes] = field(default_factory=dict, repr=False)
+    emulators: Mapping[str, Emulator] = field(default_factory=dict)
+
+    def emulator_of(self, spec: GuestSpec) -> Emulator:
+        """The one that a guest is started with."""
+        return self.emulators.get(spec.emulator, self.emulator)
 
     def secret_values(self, spec: GuestSpec) -> SecretValues:
         """Those of a guest's set-up."""

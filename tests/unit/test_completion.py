@@ -85,7 +85,7 @@ def test_bash_is_offered_what_is_there(offers: Offers, tmp_path: Path) -> None:
     assert offers("freeze", "--probe", "a") == ["auto", "agent"]
     assert offers("cp", "d") == ["db-0:"]
     assert offers("report", "") == ["2-b", "1-a"]
-    assert offers("up", "--image", "") == ["debian", "debian-generic"]
+    assert offers("up", "--image", "") == ["debian", "debian-13", "debian-generic", "debian-testing"]
     alone = offers("up", "--resync", "")
     assert {"none", "vmclock"} <= set(alone)
     assert "agent" not in alone

@@ -264,6 +264,28 @@ def test_a_package_that_does_not_exist_is_named(shop: Workshop) -> None:
     assert failure(shop).what == "none has no package rediss"
 
 
+def test_a_mirror_that_stands_still_is_named(shop: Workshop) -> None:
+    shop.mmdebstrap(
+        'echo "E: Release file for http://mirror/dists/none/InRelease is expired (invalid since 23d 18h). '
+        'Updates for this repository will not be applied." >&2; exit 25'
+    )
+    error = failure(shop)
+    assert error.what == "the mirror's lists of none are too old: invalid since 23d 18h"
+    assert "FREEZELAB_MIRROR" in error.hint
+
+
+def test_what_this_machine_says_of_old_lists_counts(
+    shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "apt.conf").write_text('Acquire::Check-Valid-Until "false";\nAcquire::Retries "7";\n')
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
+    options = building._apt_options()
+    assert options == ['Acquire::Check-Valid-Until "false";']
+    recipe = load_recipe(shop.recipes / "tiny")
+    argv = mmdebstrap_argv(recipe, building.find_tools(), [Path("/0.tar")], Path("/r.tar"), None, options)
+    assert f"--aptopt={options[0]}" in argv
+
+
 def test_a_cache_of_any_name(shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     shop.mmdebstrap('printf %s "${TMPDIR:-}" >>"$BUILDS.tmpdir"; printf "%s\n" "$@" >>"$BUILDS.argv"')

@@ -163,6 +163,14 @@ def test_the_generic_image_has_another_kernel() -> None:
     assert kernels == ["linux-image-amd64"]
 
 
+def test_newer_suites_are_made_by_the_same_recipe() -> None:
+    older, newer, newest = (load_recipe(IMAGES / name) for name in ("debian", "debian-13", "debian-testing"))
+    assert [one.suite for one in (older, newer, newest)] == ["bookworm", "trixie", "testing"]
+    assert newest.layers[:2] == newer.layers
+    assert newer.layers[:1] == older.layers
+    assert newest.cmdline == older.cmdline
+
+
 def test_an_extension_may_be_extended_by_its_path(own: Path, tmp_path: Path) -> None:
     (tmp_path / "books/third").mkdir(parents=True)
     third = tmp_path / "books/third"

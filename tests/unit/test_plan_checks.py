@@ -51,6 +51,10 @@ BAD = {
         "resync: none\ncycle: {patch: {command: [/no/such], deadline: 1s}}",
         ["/no/such: no such program"],
     ),
+    "a guest's emulator that is not there": (
+        GOOD + "\nguests: [{name: b, emulator: /no/such}]",
+        ["/no/such"],
+    ),
     "an emulator that is not there": (
         "resync: none\ncycle: {patch: {replace-hypervisor: /no/such}}",
         ["/no/such"],
@@ -133,3 +137,17 @@ def test_check_tells_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     code, out, _err = checked(tmp_path, good=GOOD)
     assert code == 0
     assert "image debian: without KVM: Linux 6.12 does not boot every time on the TCG of QEMU 7.2" in out
+    assert "write emulator: trixie" in out
+
+
+def test_the_qemu_that_a_guest_is_started_with_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = tmp_path / "qemu"
+    newer.write_text("#!/bin/sh\necho QEMU emulator version 11.1.3\n")
+    newer.chmod(0o755)
+    image = SimpleNamespace(info={"kernel_version": "6.12.48+deb13-cloud-amd64"}, imported=False)
+    monkeypatch.setattr(ImageStore, "find", lambda _self, _name, _packages: image)
+    code, out, _err = checked(tmp_path, good=f"{GOOD}\nguests: [{{name: web-0, emulator: {newer}}}]")
+    assert code == 0
+    assert "does not boot every time" not in out

@@ -122,7 +122,7 @@ WRONG: list[tuple[str, str]] = [
     ),
     (
         HOLD + "  emulator: x\n",
-        "5:3: cycle: unknown key 'emulator'; it belongs under cycle.patch.replace-hyperv",
+        "5:3: cycle: unknown key 'emulator'; it belongs under guests or under",
     ),
     (
         HOLD + "  prove_memory: yes\n",
