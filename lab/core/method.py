@@ -63,6 +63,7 @@ class MethodTraits:
     shares_memory: the guest's RAM has to be a file that two QEMU processes can map.
     sleeps: the guest suspends itself (S3), which its machine has to offer. It is silent, and its clocks stand
         still, before its machine does.
+    in_cgroup: the QEMU process needs a cgroup of its own, in which it is frozen.
     overhead_ns: what stopping and resuming add to a pause beside the patch, at most. None: it depends on the
         guest, on the size of its RAM or on its own sleep, and only the budget bounds it.
     own_keys: keys of a playbook's cycle that go with this method, and not with those that do not list them.
@@ -79,6 +80,7 @@ class MethodTraits:
     copies_memory: bool = False
     shares_memory: bool = False
     sleeps: bool = False
+    in_cgroup: bool = False
     overhead_ns: int | None = None
     own_keys: tuple[str, ...] = ()
 
@@ -88,6 +90,7 @@ class FreezeMethod(StrEnum):
 
     SUSPEND = "suspend"
     SIGSTOP = "sigstop"
+    HOST_SLEEP = "host-sleep"
     SAVE_RESTORE = "save-restore"
     IN_PLACE = "in-place"
     GUEST_SLEEP = "guest-sleep"
@@ -153,6 +156,15 @@ _TRAITS = {
         Prediction(Regime.JUMPED, WallClock.RIGHT),
         "stop every guest's QEMU process (SIGSTOP)",
         monitor_answers=False,
+        overhead_ns=_QUICK_NS,
+    ),
+    FreezeMethod.HOST_SLEEP: MethodTraits(
+        "the kernel's freezer, as in a host's suspend, stops the whole QEMU process; their clocks run on",
+        # It stops the threads, as a signal does; the host's clocks stay up here.
+        Prediction(Regime.JUMPED, WallClock.RIGHT),
+        "freeze every guest's QEMU process (cgroup freezer)",
+        monitor_answers=False,
+        in_cgroup=True,
         overhead_ns=_QUICK_NS,
     ),
     FreezeMethod.SAVE_RESTORE: MethodTraits(

@@ -23,7 +23,7 @@ controller: the process that runs a playbook
 dead-man: the process beside the controller that resumes guests when it cannot
 playbook: a YAML file that says what is done and what is expected; a plan is what is read from it
 freeze: the maintenance: a guest is stopped by a method, and resumed
-method: how a guest is frozen: suspend, sigstop, save-restore, in-place, guest-sleep, reboot
+method: how a guest is frozen: suspend, sigstop, host-sleep, save-restore, in-place, guest-sleep, reboot
 patch: what is done to the host meanwhile
 budget: how long a guest may stand still; used is the time until it was resumed, an upper limit
 cycle, cycles: one freeze with all that is measured before and after

@@ -154,6 +154,7 @@ class Root:
                         self.ended.append(guest)
                     elif process.is_stopped():
                         process.send_continue()
+                        process.leave_freezer()
 
     def _drop(self, record: Path, pidfile: Path) -> None:
         """Remove libvirt's files of a guest whose process has ended, as libvirt does."""

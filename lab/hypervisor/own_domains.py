@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lab.core.method import FreezeMethod
 from lab.errors import HypervisorError, Refused
-from lab.hypervisor import agent, own_domain, own_lease
+from lab.hypervisor import agent, freezer, own_domain, own_lease
 from lab.hypervisor.context import LibvirtContext
 from lab.hypervisor.own_domain import OwnDomain
 from lab.hypervisor.own_lease import OwnLease, OwnRecord
@@ -79,6 +79,8 @@ class OwnDomains:
             with QemuProcess.find(own.uuid, own.where) as process:
                 if not method.traits.monitor_answers and not process.may_signal():
                     return f"you may not stop its QEMU process, which runs as {process.owner()}"
+                if method.traits.in_cgroup:
+                    return freezer.obstacle(process.pid)
         except HypervisorError as error:
             return error.what
         return ""

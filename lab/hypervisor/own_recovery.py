@@ -53,6 +53,7 @@ def _resumed(context: LibvirtContext, record: OwnRecord) -> str:
                 return ""  # it was started again since; whoever stopped it then may resume it
             if process.is_stopped():
                 process.send_continue()
+                process.leave_freezer()
                 return "stopped"
         state = state_of(domain)
         if state == "paused":

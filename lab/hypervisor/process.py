@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 from lab.errors import HypervisorError
+from lab.hypervisor.freezer import Freezer
 from lab.ports import Clock
 
 _PROC = Path("/proc")
@@ -149,12 +150,17 @@ class QemuProcess:
     def kill(self, wait_s: float) -> None:
         """Send SIGKILL and wait until the process is gone. HypervisorError when it is not gone within
         `wait_s` seconds, because it hangs in the kernel."""
+        freezer = self._freezer()
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        if freezer is not None:
+            freezer.thaw()  # version 1 keeps the signal until then
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         if not poll.poll(round(wait_s * 1000)):
             raise HypervisorError(f"QEMU process {self.pid} was killed and does not end")
+        if freezer is not None:
+            freezer.leave()
 
     def may_signal(self) -> bool:
         """Whether this user may send it signals; True when it has ended."""
@@ -183,11 +189,27 @@ class QemuProcess:
         signal.pidfd_send_signal(self._pidfd, signal.SIGSTOP)
 
     def send_continue(self) -> None:
-        """Send SIGCONT. ProcessLookupError when the process is gone."""
+        """Send SIGCONT, and thaw a cgroup of the lab's that it is in. ProcessLookupError when the process is
+        gone."""
+        if (freezer := self._freezer()) is not None:
+            freezer.thaw()
         signal.pidfd_send_signal(self._pidfd, signal.SIGCONT)
 
+    def leave_freezer(self) -> None:
+        """Take it out of a cgroup of the lab's that it is in, running, and remove that."""
+        if (freezer := self._freezer()) is not None:
+            freezer.leave()
+
+    def _freezer(self) -> Freezer | None:
+        with contextlib.suppress(HypervisorError):
+            return Freezer.of(self.pid) if self._pidfd >= 0 and self.alive else None
+        return None
+
     def is_stopped(self) -> bool:
-        """Whether every thread is in state T (stopped by a signal)."""
+        """Whether every thread is in state T (stopped by a signal), or it is in a cgroup of the lab's that is
+        frozen, or is about to be."""
+        if (freezer := self._freezer()) is not None and freezer.is_ordered:
+            return True
         states = [_state(task) for task in self._tasks()]
         return bool(states) and all(state in ("T", "t", "") for state in states)
 

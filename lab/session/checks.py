@@ -14,6 +14,7 @@ from lab.core.units import format_size
 from lab.errors import FreezelabError, MachineError
 from lab.host import chronyd, emulators
 from lab.host.network import LabNetwork
+from lab.hypervisor import freezer
 from lab.hypervisor.accelerators import AcceleratorRequest, boots_unsurely, choose
 from lab.hypervisor.domain import Accelerator
 from lab.image import staging
@@ -55,7 +56,7 @@ def examine(uri: str | None) -> list[MachineCheck]:
     if image is not None and image.kernel is not None:
         checks.append(_accelerator(image.kernel, state))
         checks += _kernels(store)
-    checks += [_chronyd(state), _clients(), _bridge()]
+    checks += [_chronyd(state), _clients(), _bridge(), _freezer()]
     return checks
 
 
@@ -118,6 +119,14 @@ def _user_namespaces() -> MachineCheck:
         shown = error.what.removeprefix("exit status 1: ").removesuffix(": Success")
         return MachineCheck(name, False, f"{shown}: {without}", NAMESPACES.format(user=getpass.getuser()))
     return MachineCheck(name, True, "available: image builds need no root")
+
+
+def _freezer() -> MachineCheck:
+    """Whether guests of this process can be frozen by host-sleep."""
+    name = "host-sleep"
+    if why := freezer.obstacle(os.getpid()):
+        return MachineCheck(name, None, why, freezer.HINT)
+    return MachineCheck(name, True, freezer.place(os.getpid()))
 
 
 def _memory() -> MachineCheck:

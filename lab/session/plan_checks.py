@@ -11,10 +11,10 @@ from pathlib import Path
 from lab.core.parallel_cells import batches
 from lab.core.patch import ReplaceHypervisorPatch
 from lab.core.plan import SYSTEM, Cell, GuestSpec, Plan
-from lab.errors import FreezelabError, UsageError
+from lab.errors import FreezelabError, MachineError, UsageError
 from lab.host import emulators, patches, taps
 from lab.host.network import LabNetwork
-from lab.hypervisor import memory
+from lab.hypervisor import freezer, memory
 from lab.hypervisor.accelerators import boots_unsurely
 from lab.image.store import ImageStore, default_cache
 from lab.process.clock import HostClock
@@ -88,6 +88,8 @@ def _checks(plan: Plan) -> Iterator[Callable[[], object]]:
         yield partial(check_memory, together)
         if batch[0].cycle.method.traits.shares_memory:
             yield partial(_check_shared, together)
+        if together and batch[0].cycle.method.traits.in_cgroup:
+            yield _check_freezer
     for bridge in dict.fromkeys(guest.bridge for guest in guests if guest.bridge):
         yield partial(taps.check, bridge)
     if plan.network is not None and plan.network.bridge:
@@ -103,6 +105,12 @@ def _check_bridge() -> None:
     """Check that the lab's network can have a bridge, by making one."""
     with LabNetwork({}, bridge=True):
         pass
+
+
+def _check_freezer() -> None:
+    """Check that QEMU, which starts in the cgroup of this process, can be frozen."""
+    if why := freezer.obstacle(os.getpid()):
+        raise MachineError(why, where="method host-sleep", hint=freezer.HINT)
 
 
 def _check_libvirt() -> None:

@@ -3,7 +3,10 @@ processes without a guest."""
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,8 +16,10 @@ import pytest
 from lab.hypervisor import domains
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connection import connect
+from lab.hypervisor.deadman.rescue import ResumePlan, to_message
 from lab.hypervisor.domain import Accelerator, DomainSpec, render
 from lab.process.clock import HostClock
+from tests.driver.controllers import CONTROLLER, LATE_NS, DeadManProcess
 from tests.driver.qemus import Qemu
 
 CLOCK = HostClock()
@@ -80,3 +85,27 @@ def spec_of(guest: str, home: Path, run: str = "r1") -> DomainSpec:
         console_log=home / "console.log",
         ssh_port=22022,
     )
+
+
+@pytest.fixture
+def controller(folder: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], DeadManProcess]]]:
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(
+        rescue: ResumePlan, *pids: int, for_ns: int = LATE_NS, token: bool = False, taken: bool = False
+    ) -> tuple[subprocess.Popen[str], DeadManProcess]:
+        (folder / "events.jsonl").touch()
+        asked = {"rescue": to_message(rescue), "pids": pids, "for_ns": for_ns, "token": token, "taken": taken}
+        asked["history"] = str(folder / "events.jsonl")
+        process = subprocess.Popen(
+            [sys.executable, "-c", CONTROLLER, json.dumps(asked)], stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        assert process.stdout is not None
+        pid, until_ns = map(int, process.stdout.readline().split())
+        return process, DeadManProcess(pid, until_ns)
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,81 +17,18 @@ from lab.errors import HypervisorError
 from lab.hypervisor.deadman.channel import SILENT_S, Token
 from lab.hypervisor.deadman.client import Charge, DeadMan
 from lab.hypervisor.deadman.rescue import (
-    Continue,
     HandOver,
     MonitorAddress,
     Restore,
-    ResumePlan,
     Wake,
     now,
-    to_message,
 )
 from lab.hypervisor.process import QemuProcess
 from lab.hypervisor.qmp import status
+from tests.driver.controllers import LATE_NS, history, simple
 from tests.driver.qemus import PATIENCE_S, Qemu, until
 
 SOON_NS = 1_000_000_000
-LATE_NS = 60_000_000_000
-
-CONTROLLER = """
-import json, os, sys, time
-from pathlib import Path
-from lab.hypervisor.deadman.channel import Token
-from lab.hypervisor.deadman.client import Charge, DeadMan
-from lab.hypervisor.deadman.rescue import from_message, now
-
-asked = json.loads(sys.argv[1])
-man, token = DeadMan(), Token()
-man.history = Path(asked["history"])
-files = [os.pidfd_open(pid) for pid in asked["pids"]] + [token.handle] * asked["token"]
-if asked["taken"]:
-    token.take()
-charge = Charge(from_message(asked["rescue"]), tuple(files))
-until_ns = now().raw_ns + asked["for_ns"]
-man.guard([charge], 3, until_ns, lambda: print("lost", flush=True))
-print(man.pid, until_ns, flush=True)
-time.sleep(300)
-"""
-
-
-class DeadManProcess(psutil.Process):
-    """A controller's dead-man. until_ns: when the guest's budget is over, MONOTONIC_RAW."""
-
-    def __init__(self, pid: int, until_ns: int) -> None:
-        super().__init__(pid)
-        self.until_ns = until_ns
-
-
-@pytest.fixture
-def controller(folder: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], DeadManProcess]]]:
-    started: list[subprocess.Popen[str]] = []
-
-    def begin(
-        rescue: ResumePlan, *pids: int, for_ns: int = LATE_NS, token: bool = False, taken: bool = False
-    ) -> tuple[subprocess.Popen[str], DeadManProcess]:
-        (folder / "events.jsonl").touch()
-        asked = {"rescue": to_message(rescue), "pids": pids, "for_ns": for_ns, "token": token, "taken": taken}
-        asked["history"] = str(folder / "events.jsonl")
-        process = subprocess.Popen(
-            [sys.executable, "-c", CONTROLLER, json.dumps(asked)], stdout=subprocess.PIPE, text=True
-        )
-        started.append(process)
-        assert process.stdout is not None
-        pid, until_ns = map(int, process.stdout.readline().split())
-        return process, DeadManProcess(pid, until_ns)
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def history(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
-
-
-def simple(qemu: Qemu) -> Continue:
-    return Continue("web-0", qemu.process.pid, qemu.address)
 
 
 def test_a_guest_runs_on_when_its_controller_is_killed(qemu: Qemu, folder: Path, controller: Any) -> None:

@@ -98,7 +98,11 @@ def cell(method: FreezeMethod, repeat: int = 1, **more: str) -> Cell:
     )  # fmt: skip
 
 
-REGIMES = {FreezeMethod.SIGSTOP: Regime.JUMPED, FreezeMethod.NONE: Regime.RUNNING}
+REGIMES = {
+    FreezeMethod.SIGSTOP: Regime.JUMPED,
+    FreezeMethod.HOST_SLEEP: Regime.JUMPED,
+    FreezeMethod.NONE: Regime.RUNNING,
+}
 
 
 def cycle(method: FreezeMethod, index: int, pause_ns: int, seed: int = 0, **more: object) -> Observation:

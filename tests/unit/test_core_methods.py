@@ -300,7 +300,13 @@ def test_a_new_process_takes_its_time_before_the_guest_gets_going() -> None:
 
 @pytest.mark.parametrize(
     "method",
-    [FreezeMethod.SUSPEND, FreezeMethod.SIGSTOP, FreezeMethod.SAVE_RESTORE, FreezeMethod.IN_PLACE],
+    [
+        FreezeMethod.SUSPEND,
+        FreezeMethod.SIGSTOP,
+        FreezeMethod.HOST_SLEEP,
+        FreezeMethod.SAVE_RESTORE,
+        FreezeMethod.IN_PLACE,
+    ],
 )
 def test_methods_do_as_they_predict(method: FreezeMethod) -> None:
     assert claims(measured(cycle(method, 0, 3 * S))) == {

@@ -175,7 +175,9 @@ def test_what_ships() -> None:
 
 def test_each_way_to_freeze_is_shown_once() -> None:
     plan = load(ROOT / "playbooks" / "methods.yaml")
-    assert [cell.cycle.method for cell in plan.cells] == [method for method in FreezeMethod if method.freezes]
+    own = (FreezeMethod.HOST_SLEEP,)  # which needs a cgroup: it has a playbook of its own
+    everywhere = [method for method in FreezeMethod if method.freezes and method not in own]
+    assert [cell.cycle.method for cell in plan.cells] == everywhere
     assert plan.expectations.regime is None, "each method has its own"
 
 

@@ -4,6 +4,7 @@
     channel   messages over a socket pair, and the token that decides a hand-over
     watch     the process: waits for the end of the budget, the controller's silence, or its end
     rescue    resumes a guest; one class for each way to freeze
+    guest_process    a frozen guest's process and its monitor
 
 The process is started before the first freeze of a run, in its own session (and in its own scope where
 systemd's user manager runs), so that it outlives the controller, its terminal and its cgroup. It does not

@@ -3,7 +3,7 @@
 `make` creates the freeze of a method. lab.core.method describes what each method is, needs and predicts.
 
 - `base`: the steps of every freeze, and the data for the dead-man.
-- `suspend`, `sigstop`, `guest_sleep`, `reboot`: the guest keeps its process.
+- `suspend`, `sigstop`, `host_sleep`, `guest_sleep`, `reboot`: the guest keeps its process.
 - `save_restore`, `in_place`, `cold`: the guest moves to another process; `cold` is in-place without an
 overlap.
 """
@@ -18,6 +18,7 @@ from lab.hypervisor.freeze.base import Freeze as Freeze
 from lab.hypervisor.freeze.base import Nothing
 from lab.hypervisor.freeze.cold import ColdExchange
 from lab.hypervisor.freeze.guest_sleep import GuestSleep
+from lab.hypervisor.freeze.host_sleep import HostSleep
 from lab.hypervisor.freeze.in_place import Exchange
 from lab.hypervisor.freeze.save_restore import SaveRestore
 from lab.hypervisor.freeze.sigstop import Sigstop
@@ -34,6 +35,7 @@ def _exchange(context: LibvirtContext, guest: str, freezing: Freezing) -> Freeze
 MAKERS: Mapping[FreezeMethod, Maker] = {
     FreezeMethod.SUSPEND: Suspend,
     FreezeMethod.SIGSTOP: Sigstop,
+    FreezeMethod.HOST_SLEEP: HostSleep,
     FreezeMethod.SAVE_RESTORE: SaveRestore,
     FreezeMethod.IN_PLACE: _exchange,
     FreezeMethod.GUEST_SLEEP: GuestSleep,

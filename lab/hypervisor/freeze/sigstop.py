@@ -6,7 +6,7 @@ import contextlib
 
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import HypervisorError, Refused
-from lab.hypervisor.context import LibvirtContext
+from lab.hypervisor.context import LibvirtContext, Steps
 from lab.hypervisor.deadman.client import Charge
 from lab.hypervisor.deadman.rescue import Continue
 from lab.hypervisor.freeze.base import Nothing, charge
@@ -23,6 +23,7 @@ class Sigstop(Nothing):
     def __init__(self, context: LibvirtContext, guest: str, freezing: Freezing) -> None:
         super().__init__(context, guest, freezing)
         self._stopped: QemuProcess | None = None
+        self._steps = Steps(context, guest)
 
     def prepare(self) -> None:
         """Refused when this user may not stop the guest's QEMU process."""
@@ -47,8 +48,8 @@ class Sigstop(Nothing):
         self._stopped = process  # before the signal, so that an interrupt continues it
         called = clock.now()
         try:
-            process.send_stop()
-            stopped = process.wait_stopped(clock, called.raw_ns + _STOP_NS)
+            self._order(process)
+            stopped = self._wait(process, called.raw_ns + _STOP_NS)
             returned = clock.now()
         except ProcessLookupError as error:
             self._stopped = None
@@ -63,7 +64,13 @@ class Sigstop(Nothing):
             raise HypervisorError(
                 f"its QEMU process did not stop within {_STOP_NS / NS_PER_MS:g} ms", where=self._guest
             )
-        return Frozen(Call(called, returned))
+        return Frozen(Call(called, returned), self._steps.hand_out())
+
+    def _order(self, process: QemuProcess) -> None:
+        process.send_stop()
+
+    def _wait(self, process: QemuProcess, deadline_raw_ns: int) -> bool:
+        return process.wait_stopped(self._context.clock, deadline_raw_ns)
 
     def charge(self) -> Charge | None:
         return charge(Continue, self._context, self._guest)

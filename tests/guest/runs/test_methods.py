@@ -19,7 +19,7 @@ cycle:
   before: 3s
   watch: 6s
 matrix:
-  method: [save-restore, guest-sleep]
+  method: [save-restore, guest-sleep, host-sleep]
 expect:
   pause: {at_least: 1s}
   in_time: {within: 5s, tolerance: 1s, hold: 1s}
@@ -57,10 +57,10 @@ def run(cli: Cli, playbook: str) -> tuple[int, dict[str, Any], str]:
 
 def test_a_matrix_of_methods_and_what_they_predict(cli: Cli) -> None:
     status, seen, said = run(cli, MATRIX)
-    assert [cell["id"] for cell in seen["cells"]] == ["save-restore", "guest-sleep"]
+    assert [cell["id"] for cell in seen["cells"]] == ["save-restore", "guest-sleep", "host-sleep"]
     cycles = {guest["cell"]: guest["cycles"][0] for guest in seen["guests"]}
     for cell, cycle in cycles.items():
-        assert cycle["regime"] == "resumed", (cell, cycle["problems"])
+        assert cycle["regime"] == ("jumped" if cell == "host-sleep" else "resumed"), (cell, cycle["problems"])
         assert all(held["agrees"] is not False for held in cycle["predictions"]), cycle["predictions"]
     assert {"save", "restore"} <= {step["name"] for step in cycles["save-restore"]["steps"]}
     assert cycles["guest-sleep"]["boot_id_unchanged"]
