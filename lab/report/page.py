@@ -18,10 +18,13 @@ from lab.report.text import ascii_only, bare, joined, wrapped
 LABEL = 12
 UNLIMITED = 1 << 20
 LEAST = 40  # a narrower terminal wraps by itself
+SCREEN_WIDTH = 80
+"""Other output than a terminal is read on a screen of so many columns."""
 
 
 class Page:
-    """Writes to a console. plain: the output is not a terminal. lines: printed until now."""
+    """Writes to a console. plain: the output is not a terminal. lines: printed until now; on other output as
+    many as a screen makes of them."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -47,14 +50,17 @@ class Page:
 
     def put(self, *pieces: Piece) -> None:
         """Print one line unchanged. The caller ensures that it fits."""
-        self.lines, self._gap = self.lines + 1, False
+        self._gap = False
         if self.plain:
+            text = "".join(self.words(text) for text, _ in pieces).rstrip()
+            self.lines += _lines_of(text)
             try:
-                self._console.file.write("".join(self.words(text) for text, _ in pieces).rstrip() + "\n")
+                self._console.file.write(f"{text}\n")
                 self._console.file.flush()  # a service's lines are read as they come
             except BrokenPipeError:
                 self._console.on_broken_pipe()
             return
+        self.lines += 1
         line = Text(no_wrap=True)
         for text, style in pieces:
             line.append(self.words(text), style)
@@ -70,7 +76,7 @@ class Page:
     def height(self, label: str, text: str) -> int:
         """The lines that `labelled` prints of these."""
         if self.plain:
-            return 1
+            return _lines_of(" " * (LABEL + 2) + text)
         room = LABEL + 2 if cell_len(label) <= LABEL else cell_len(label) + 2
         return len(wrapped(self.words(text), max(1, self.width - room)))
 
@@ -113,14 +119,16 @@ class Page:
             start = [(mark, label_style), (pad, ""), *before] if first else [(" " * room, "")]
             self.put(*start, (line[lead:] if first else line, style))
 
-    def table(self, table: Table[T], *, cut: bool = True) -> Layout[T] | None:
-        """Print as much of the table as fits. If even its narrowest form is too wide, its cells are cut; with
-        cut=False nothing is printed, and the result is None."""
-        layout = self.fitted(table)
-        if layout.width > self.width:
+    def table(self, table: Table[T], *, cut: bool = True, most: int = UNLIMITED) -> Layout[T] | None:
+        """Print as much of the table as fits, in at most `most` columns of the terminal. If even its
+        narrowest form is too wide, its cells are cut; with cut=False nothing is printed, and the result is
+        None."""
+        width = min(self.width, most)
+        layout = self.fitted(table, self.width - width)
+        if layout.width > width:
             if not cut:
                 return None
-            layout = layout.cut(self.width)
+            layout = layout.cut(width)
         for line in layout.lines():
             self.put(*line)
         return layout
@@ -131,3 +139,8 @@ class Page:
 
     def _on_a_line(self, text: str) -> str:
         return self.words(text.replace("\n", " "))
+
+
+def _lines_of(text: str) -> int:
+    """The lines that a screen makes of one."""
+    return max(1, -(-cell_len(text) // SCREEN_WIDTH))

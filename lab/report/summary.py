@@ -37,7 +37,9 @@ MOST_ROWS = 8
 WORST_ROWS = 4
 MOST_EVENTS = 2
 MOST_WAVES = 8
+MOST_SEARCHES = 10
 LEAST_REASONS = 3
+FOLDER = "folder"
 KEY_STATISTICS = ("pause", "time to sync", "|final offset|", "outage")
 
 
@@ -88,7 +90,8 @@ def _frozen(run: Run) -> list[CycleRecord]:
 def _table(page: Page, run: Run) -> None:
     """Print the table of the run's kind."""
     if run.cells:
-        _matrix(page, run)
+        if not _is_search_matrix(run):
+            _matrix(page, run)
     elif run.rollouts:
         show_rollouts(page, run, MOST_WAVES)
         if any(row.outcome is not Outcome.PASSED for row in rows_of(run)):  # else the waves say it all
@@ -107,8 +110,14 @@ def _table(page: Page, run: Run) -> None:
         show_events(page, run, MOST_EVENTS)
     elif run.events:
         page.labelled("announced", announced_text(run.events))
-    show_workload_totals(page, run, MOST_ROWS)
-    show_tolerances(page, run)
+    if not _is_search_matrix(run):
+        show_workload_totals(page, run, MOST_ROWS)
+    show_tolerances(page, run, MOST_SEARCHES)
+
+
+def _is_search_matrix(run: Run) -> bool:
+    """True when the table of what was searched says it all: its rows are the workloads of all cells."""
+    return bool(run.cells and run.tolerances)
 
 
 def _matrix(page: Page, run: Run) -> None:
@@ -208,14 +217,14 @@ def _hints(run: Run, folder: Path | None, name: str) -> list[tuple[str, str]]:
     hints = [("more", f"freezelab report {name} -v"), ("words", "freezelab explain TERM")]
     if run.tolerances and not all(one.complete for one in run.tolerances):
         hints.append(("go on", f"freezelab run --resume {name}"))
-    return [*hints, ("folder", clean(str(folder)))]
+    return [*hints, (FOLDER, clean(str(folder)))]
 
 
 def _next(page: Page, hints: Sequence[tuple[str, str]]) -> None:
     """Print the hints. A command or a path is never broken, so that it can be copied: what is too long for
-    the page beside its label stands alone, or not at all."""
+    the page beside its label stands alone; a path that is too long for that is left out."""
     for label, text in hints:
         if LABEL + 2 + cell_len(text) <= page.width:
             page.labelled(label, text)
-        elif cell_len(text) <= page.width:
+        elif cell_len(text) <= page.width or label != FOLDER:
             page.put((text, ""))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil, floor, log10
+from math import ceil, floor, inf, log10
 
 from rich.cells import cell_len
 
@@ -23,9 +23,9 @@ from lab.core.verdict import Outcome
 from lab.record.model import Run
 from lab.record.model_workload import ToleranceRecord
 from lab.report.cells import short_values
-from lab.report.page import Page
+from lab.report.page import SCREEN_WIDTH, UNLIMITED, Page
 from lab.report.table import Column, Piece, Table, forms
-from lab.report.text import shortened
+from lab.report.text import counted, shortened
 
 FEW = 2
 """So many searches have a line a try."""
@@ -52,17 +52,22 @@ class _Searched:
     by_method: Mapping[str, ToleranceRecord]
 
 
-def show_tolerances(page: Page, run: Run) -> None:
-    """Print what the searches found: a row a workload, columns a method; nothing without any."""
+def show_tolerances(page: Page, run: Run, most: int = UNLIMITED) -> None:
+    """Print what the searches found: a row a workload, columns a method; nothing without any. Of more than
+    `most` rows those that failed at the shortest pauses. With `most` a row fits on a screen, in a pipe, too.
+    """
     if not run.tolerances:
         return
     page.blank()
-    rows = _searched(run)
+    rows = found = _searched(run)
+    if len(found) > page.most(most):
+        rows = sorted(found, key=_first_failed_ns)[:most]
+        page.parts([f"the {len(rows)} of {counted(len(found), 'workload')} that failed first"], "dim")
     methods = list(dict.fromkeys(record.method for record in run.tolerances))
     columns: list[Column[_Searched]] = [Column("workload", lambda row: (row.label, "bold"))]
     for method in methods:
         columns += _of_method(method, run.tolerances)
-    page.table(Table(columns, rows))
+    page.table(Table(columns, rows), most=SCREEN_WIDTH if page.plain and most < UNLIMITED else UNLIMITED)
 
 
 def show_tries(page: Page, run: Run) -> None:
@@ -93,6 +98,12 @@ def _searched(run: Run) -> list[_Searched]:
         label = ", ".join(filter(None, [axes.get("workload", record.workload), label]))
         found.setdefault(label, {})[record.method] = record
     return [_Searched(label, by_method) for label, by_method in found.items()]
+
+
+def _first_failed_ns(searched: _Searched) -> float:
+    """Infinite when it never failed, as far as is known."""
+    failed = (record.shortest_failed_ns for record in searched.by_method.values())
+    return min((ns for ns in failed if ns is not None), default=inf)
 
 
 def _of_method(method: str, records: Sequence[ToleranceRecord]) -> list[Column[_Searched]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from lab.core.units import NBSP
 from lab.core.verdict import Outcome
+from lab.record.model import CellRecord
 from lab.record.run import Run
 from lab.report.summary import SCREEN
 from tests.unit.builders import RUNS, cycle, finding, guest, run
@@ -44,6 +46,47 @@ def test_any_run_fits_one_screen(name: str) -> None:
     text = summary(RUNS[name]())
     assert len(text.splitlines()) <= TALLEST
     assert widest(text) <= 80
+
+
+@pytest.fixture(scope="module")
+def searches() -> Run:
+    """A real search, as if it were sixteen workloads by two methods, of which the last was cut off; and its
+    playbook has a long name."""
+    one = real("tolerance")
+    (found,) = one.tolerances
+    cells, tolerances = [], []
+    for number in range(16):
+        for method in ("suspend", "sigstop"):
+            id = f"workload-{number}-{method}"
+            values = {"workload": f"w{number}", "method": method}
+            cells.append(
+                CellRecord(id, values, Outcome.PASSED, method, 256 << 20, 1, "hold", "agent", 5, 5, ())
+            )
+            failed = 10**9 * (20 - number)
+            tolerances.append(
+                replace(found, cell=id, workload=f"w{number}", method=method, shortest_failed_ns=failed)
+            )
+    tolerances[-1] = replace(tolerances[-1], complete=False, why="stopped")
+    id = f"20261129-204539-{'tolerance-of-' * 3}t-5310"
+    return replace(one, id=id, cells=tuple(cells), tolerances=tuple(tolerances))
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, None])
+def test_many_searches_fit_one_screen_too(searches: Run, width: int | None) -> None:
+    text = page(searches, terminal(width) if width else pipe(), verbose=False)
+    columns = width or 80
+    lines = sum(max(1, -(-len(line) // columns)) for line in text.splitlines())
+    assert lines <= (TALLEST if columns >= 80 else 2 * TALLEST)
+    assert "the 10 of 16 workloads that failed first" in text
+    assert re.search(r"^w15 ", text, re.MULTILINE)
+    assert not re.search(r"^w5 ", text, re.MULTILINE)
+    assert f"freezelab run --resume {searches.id}\n" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_real_run_fits_one_screen_in_a_pipe_too(name: str) -> None:
+    lines = page(real(name), pipe(), verbose=False).splitlines()
+    assert sum(max(1, -(-len(line) // 80)) for line in lines) <= TALLEST
 
 
 def test_matrices_and_fleets_fit_one_screen(matrix_runs: dict[str, Run], fleet_runs: dict[str, Run]) -> None:

@@ -107,7 +107,7 @@ class BlockPage(Page):
             last.facts.append(((self.words(label.strip()), label_style), []))
         last.facts[-1][1].append(pieces)
 
-    def table(self, table: Table[T], *, cut: bool = True) -> Layout[T] | None:  # noqa: ARG002
+    def table(self, table: Table[T], *, cut: bool = True, most: int = 0) -> Layout[T] | None:  # noqa: ARG002
         layout = self.fitted(table)
         if table.rows:
             heads = [(head, column.right) for head, column in zip(layout.heads, layout.columns, strict=True)]
