@@ -12,15 +12,15 @@ ROOT = Path(__file__).parents[2]
 
 
 class InstalledWheel:
-    """The wheel of this tree, built into `folder`/wheel and installed into `folder`/venv. What the project
-    depends on is the present environment's: neither step needs a network."""
+    """The wheel of a tree (this one), built into `folder`/wheel and installed into `folder`/venv. What the
+    project depends on is the present environment's: neither step needs a network."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tree: Path = ROOT) -> None:
         self.elsewhere, self.prefix = folder / "elsewhere", folder / "venv"
         self.elsewhere.mkdir()
         options = ["--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
         wheels = folder / "wheel"
-        self._do(sys.executable, "-m", "pip", "wheel", *options, "--no-build-isolation", "-w", wheels, ROOT)
+        self._do(sys.executable, "-m", "pip", "wheel", *options, "--no-build-isolation", "-w", wheels, tree)
         [self.wheel] = wheels.glob("freezelab-*.whl")
         self._do(sys.executable, "-m", "venv", "--without-pip", self.prefix)
         self.python = self.prefix / "bin/python"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,22 @@ def test_commands_work_without_a_clone(installed: InstalledWheel, tmp_path: Path
     for what in ("playbook", "run"):
         printed = installed.freezelab("schema", what)
         assert json.loads(printed.stdout) == json.loads((ROOT / f"docs/{what}.schema.json").read_text())
+
+
+def test_the_containerfile_copies_what_the_wheel_is_made_of(
+    installed: InstalledWheel, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    lines = (ROOT / "Containerfile").read_text(encoding="utf-8").splitlines()
+    copied = [line.split()[1:] for line in lines if line.startswith("COPY ") and "--from" not in line]
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    assert ignored[0] == "*"
+    for *names, _ in copied:
+        for name in names:
+            assert f"!{name}" in ignored
+            where = ROOT / name
+            if where.is_dir():
+                shutil.copytree(where, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(where, tmp_path / name)
+    again = InstalledWheel(tmp_path_factory.mktemp("again"), tmp_path)
+    assert zipfile.ZipFile(again.wheel).namelist() == zipfile.ZipFile(installed.wheel).namelist()
