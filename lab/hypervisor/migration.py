@@ -22,6 +22,16 @@ Ask = Callable[..., Any]
 ENDED = frozenset({"none", "completed", "failed", "cancelled"})
 """States in which no migration is active and QEMU does not refuse `cont` because of one."""
 
+ACTIVE = frozenset(
+    {
+        *("setup", "wait-unplug", "active", "device", "colo"),
+        *("postcopy-active", "postcopy-paused", "postcopy-recover"),
+        "postcopy-recover-setup",  # 10.0
+        "postcopy-device",  # 11.1
+    }
+)
+"""States of a migration that goes on, or waits for somebody."""
+
 PASSING = frozenset({"cancelling", "failing", "pre-switchover"})
 """States that QEMU leaves by itself within milliseconds. It refuses `cont` in `failing` (11.1)."""
 

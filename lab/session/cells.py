@@ -102,7 +102,8 @@ class Cells:
 
     def run(self) -> None:
         """Run all cells. Without a matrix a failure ends the run; in a matrix it ends its cell and is
-        reported. A failure after a cell's last cycle does not affect the cell; it is raised at the end."""
+        reported. The next cell has the same guests after a refusal, and new ones after any other failure. A
+        failure after a cell's last cycle does not affect the cell; it is raised at the end."""
         together = batches(self._plan)
         waved = self._waves()
         total = sum(batch[0].repeat * waved + batch[0].control for batch in together)
@@ -123,7 +124,8 @@ class Cells:
                 else:
                     for cell in batch:
                         self._skip(cell, error)
-                self._drop()
+                if not isinstance(error, Refused):  # then nothing was tried, and the guests are as they were
+                    self._drop()
         self.measured = True
         if not_undone is not None:
             raise not_undone

@@ -1,0 +1,44 @@
+"""The states of a migration, as the QEMUs of this machine have them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lab.host import emulators
+from lab.hypervisor.migration import ACTIVE, ENDED, PASSING
+from lab.image.store import default_cache
+
+QUESTIONS = '{"execute":"qmp_capabilities"}{"execute":"query-qmp-schema"}{"execute":"quit"}'
+
+
+def states(emulator: Path) -> set[str]:
+    """The values of MigrationStatus, which the schema does not name: the enumeration with this member."""
+    argv = [str(emulator), "-machine", "none", "-nodefaults", "-display", "none", "-qmp", "stdio"]
+    done = subprocess.run(argv, input=QUESTIONS, capture_output=True, text=True, timeout=30, check=True)
+    schema = next(
+        answer["return"]
+        for answer in map(json.loads, done.stdout.splitlines())
+        if isinstance(answer.get("return"), list)
+    )
+    return set(next(one["values"] for one in schema if "postcopy-active" in one.get("values", ())))
+
+
+def test_every_state_is_known() -> None:
+    found = [
+        path
+        for path in (emulators.system(), *(one.path for one in emulators.listing(default_cache())))
+        if path
+    ]
+    if not found:
+        pytest.skip("no QEMU here")
+    for emulator in found:
+        assert states(emulator) <= ENDED | PASSING | ACTIVE, emulator
+
+
+def test_a_state_is_one_of_three_kinds() -> None:
+    assert not ENDED & PASSING
+    assert not ACTIVE & (ENDED | PASSING)
