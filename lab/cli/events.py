@@ -70,10 +70,15 @@ def serve(
     rate_limit: Annotated[
         bool, typer.Option("--rate-limit", help="Answer 429 to more than 5 requests a second.")
     ] = False,
+    cloud: Annotated[
+        str, typer.Option(metavar="CLOUD", help="Whose metadata service answers: azure or gce.")
+    ] = "azure",
     name: Annotated[str, typer.Option(metavar="NAME", help="The service's name.")] = "default",
 ) -> None:
     """Run the service until Ctrl-C, with a line for each occurrence."""
     from lab.core.announcement import RATE_LIMIT
+    from lab.core.scheduled.cloud import Cloud
+    from lab.core.scheduled.cloud_answers import CloudAnswers
     from lab.core.scheduled.model import Rules
     from lab.process.clock import HostClock
     from lab.report.console import stdout_console
@@ -90,14 +95,23 @@ def serve(
     if not 0.001 <= factor <= 1e6:
         raise UsageError("between 0.001 and 1000000", where="--time-factor")
     late_s = (_duration(first_answer, "--first-answer") or 0) / 1e9
-    rules = Rules(factor, most_per_second=RATE_LIMIT if rate_limit else 0, first_answer_s=late_s)
+    answers = CloudAnswers(Cloud(_word(Cloud, cloud, "--cloud")))
+    if instance and answers.cloud is not Cloud.AZURE:
+        raise UsageError("only Azure's /metadata/instance can be changed", where="--instance")
+    rules = Rules(
+        factor,
+        most_per_second=RATE_LIMIT if rate_limit else 0,
+        first_answer_s=late_s,
+        enabling=answers.cloud.traits.enabling,
+    )
     wanted = Wanted(sets or [], scale_sets or [], compute_names or [], instance or [])
     listeners = listen or ([] if inside else [LISTEN])
-    options = ServiceOptions(name, rules, listeners, inside or [], wanted)
+    options = ServiceOptions(name, rules, listeners, inside or [], wanted, answers)
     page = Page(stdout_console())
     try:
         with Signals(), serving(home(), options, HostClock()) as service:
-            show_service(page, name, factor, service.bound, service.instances, service.socket, service.inside)
+            bound, guests, within = service.bound, service.instances, service.inside
+            show_service(page, name, factor, bound, guests, service.socket, within, answers.cloud)
             log = Log(page)
             for entry, event in service.entries():
                 log.show(entry, event)

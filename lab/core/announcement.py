@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from lab.core.patch import Impact, Patch
 from lab.core.plan import Announcement, CycleSpec
+from lab.core.scheduled.cloud import Cloud
 from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.model import UNKNOWN_S, EventSource, EventType, Notice, Rules, State
 from lab.core.units import NS_PER_S
@@ -43,8 +44,12 @@ def event_type(spec: Announcement, patch: Patch) -> EventType:
 
 def notice_ns(spec: Announcement, kind: EventType) -> int:
     """The real time from the publication to NotBefore."""
-    enabled = kind.minimum_notice_s * NS_PER_S if spec.notice_ns is None else spec.notice_ns
-    return spec.real_ns(enabled)
+    return spec.real_ns(service_notice_ns(spec, kind))
+
+
+def service_notice_ns(spec: Announcement, kind: EventType) -> int:
+    """The same in the service's time."""
+    return spec.cloud.notice_s(kind) * NS_PER_S if spec.notice_ns is None else spec.notice_ns
 
 
 def duration_s(spec: Announcement, kind: EventType, cycle: CycleSpec) -> int:
@@ -85,6 +90,7 @@ def notices_beside(
                 source=other.source,
                 description=other.description,
                 time_factor=spec.time_factor,
+                cloud=spec.cloud,
             ),
             cycle,
         )
@@ -103,17 +109,18 @@ def rules_of(announcement: Announcement) -> Rules:
         time_factor=announcement.time_factor,
         most_per_second=RATE_LIMIT if faults.rate_limit else 0,
         first_answer_s=faults.first_answer_ns / NS_PER_S,
+        enabling=announcement.cloud.traits.enabling,
     )
 
 
-def groups_of(instances: Iterable[InstanceInfo]) -> dict[str, str]:
-    """Each guest's delivery group: its availability set. A guest in no set is a group of its own, whose name
-    differs from all names of sets."""
+def groups_of(instances: Iterable[InstanceInfo], cloud: Cloud = Cloud.AZURE) -> dict[str, str]:
+    """Each guest's delivery group: its availability set, where the cloud has such. A guest in no set is a
+    group of its own, whose name differs from all names of sets."""
     given = list(instances)
     taken = {about.availability_set for about in given}
     groups: dict[str, str] = {}
     for about in given:
-        name = about.availability_set
+        name = about.availability_set if cloud.traits.sets else ""
         if not name:
             name = f"guest {about.guest}"
             while name in taken:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from lab.core.clock import Interval, Stamp
 from lab.core.one_at_a_time import in_time_at, stopped_at, taken_down
 from lab.core.result import CycleResult
+from lab.core.scheduled.cloud import Cloud
 from lab.core.scheduled.model import UNKNOWN_S, Event, EventType, Happening, Kind, State
 from lab.core.timeline import Call
 from lab.core.units import NS_PER_S
@@ -21,7 +22,7 @@ from lab.core.verdict import Outcome, at_most
 class Announced:
     """An announced event in the history. happenings: those of the event, and those of its group in this
     cycle that name no event. complete: the history continues after the event, so what is not in it did not
-    happen."""
+    happen. cloud: in whose words."""
 
     event: Event
     cycle: int
@@ -29,6 +30,7 @@ class Announced:
     happenings: tuple[Happening, ...] = ()
     cell: str = ""
     complete: bool = True
+    cloud: Cloud = Cloud.AZURE
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,8 @@ class EventTimeline:
     @property
     def minimum_ns(self) -> int:
         """The documented minimum notice of its type, real time."""
-        return round(self.event.notice.type.minimum_notice_s * NS_PER_S / self.announced.time_factor)
+        enabled = self.announced.cloud.notice_s(self.event.notice.type) * NS_PER_S
+        return round(enabled / self.announced.time_factor)
 
     @property
     def after_not_before(self) -> Interval | None:

@@ -21,6 +21,7 @@ from lab.core.patch import SYSTEM as SYSTEM
 from lab.core.patch import CommandPatch as CommandPatch
 from lab.core.patch import HoldPatch as HoldPatch
 from lab.core.patch import Patch as Patch
+from lab.core.scheduled.cloud import Cloud as Cloud
 from lab.core.scheduled.instance import Given as Given
 from lab.core.scheduled.model import EventSource as EventSource
 from lab.core.scheduled.model import EventType as EventType
@@ -143,7 +144,7 @@ class Announcement:
     from the publication until the event is called off, in the service's time; None: never. handler: a program
     that runs in every guest, a file on the host, and its arguments; (): none. instance: values of
     /metadata/instance for every guest, in place of the lab's; a guest's own take precedence. others: further
-    events.
+    events. cloud: in whose words guests are told.
     """
 
     type: EventType | None = None
@@ -158,6 +159,7 @@ class Announcement:
     service: ServiceFaults = ServiceFaults()
     instance: Given = ()
     others: tuple[OtherEvent, ...] = ()
+    cloud: Cloud = Cloud.AZURE
 
     def real_ns(self, service_ns: int) -> int:
         """The real time in which this much of the service's time passes."""

@@ -111,7 +111,7 @@ def _act(desk: EventOperator, about: dict[str, Any], request: Request) -> dict[s
             made = desk.announce(
                 list(map(str, asked.get("guests", ()))),
                 bool(asked.get("all")),
-                _announcement(asked, desk.time_factor),
+                _announcement(asked, desk),
                 None if over_after is None else int(over_after),
             )
             return {"schema": SCHEMA, "events": made}
@@ -136,7 +136,7 @@ def _error(what: str, where: str = "", hint: str = "") -> Answer:
     return _json(HTTPStatus.BAD_REQUEST, {"error": {"what": what, "where": where, "hint": hint}})
 
 
-def _announcement(asked: dict[str, Any], time_factor: float) -> Announcement:
+def _announcement(asked: dict[str, Any], desk: EventOperator) -> Announcement:
     kind, notice, duration = asked.get("type"), asked.get("notice_ns"), asked.get("duration_s")
     return Announcement(
         type=None if kind is None else EventType(kind),
@@ -144,7 +144,8 @@ def _announcement(asked: dict[str, Any], time_factor: float) -> Announcement:
         duration_s=None if duration is None else int(duration),
         source=EventSource(asked.get("source", EventSource.PLATFORM)),
         description=str(asked.get("description", "")),
-        time_factor=time_factor,
+        time_factor=desk.time_factor,
+        cloud=desk.cloud,
         service=ServiceFaults(
             answers=tuple(map(_answer, asked.get("answers", ()))), restarts=bool(asked.get("restarts"))
         ),

@@ -43,6 +43,7 @@ class EventOperator:
 
     def __init__(self, service: MetadataService, clock: Clock, time_factor: float) -> None:
         self._service, self._clock, self.time_factor = service, clock, time_factor
+        self.cloud = service.answers.cloud
         self._lock = threading.RLock()
         self._courses: dict[str, _EventCourse] = {}
         self._pending: list[Happening] = []
@@ -124,6 +125,9 @@ class EventOperator:
             if not state.is_shown:
                 raise UsageError(f"event {short} is already {state.value}")
             if verb == "approve":
+                if not self.cloud.traits.approvals:
+                    hint = f"freezelab events start {short}"
+                    raise UsageError(f"guests cannot approve events in {self.cloud}", hint=hint)
                 announcer.approve([event])
             elif verb == "start":
                 announcer.start([event])

@@ -42,6 +42,9 @@ HALF_CLOSED_S = 1.0
 """A client that has closed its side gets the answer that is under way, if it comes within this. One that has
 left looks the same."""
 
+AGAIN_S = 0.02
+"""How often a request is answered again that waits for a change."""
+
 _PART = 16 << 10  # of what has arrived, that the parser is given at a time
 
 _ABSOLUTE = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
@@ -190,13 +193,21 @@ class Connection(asyncio.Protocol):
         )
         self._answering = True
         self._await_rest(False)  # the next request has its own time
-        given = self._listener.answer(
-            Request(self._head.method.decode("ascii"), path or "/", query, headers, bytes(self._body))
-        )
-        if given.after_ns and not given.never:
+        self._ask(Request(self._head.method.decode("ascii"), path or "/", query, headers, bytes(self._body)))
+
+    def _ask(self, request: Request) -> None:
+        given = self._listener.answer(request)
+        if given.again is not None:
+            self._later = self._loop.call_later(AGAIN_S, self._ask_again, given.again)
+        elif given.after_ns and not given.never:
             self._later = self._loop.call_later(given.after_ns / NS_PER_S, self._send_late, given)
         elif not given.never:
             self._send(given)
+
+    def _ask_again(self, request: Request) -> None:
+        self._ask(request)
+        if not self._answering:
+            self._read()
 
     def _send_late(self, given: Answer) -> None:
         self._send(given)

@@ -28,11 +28,13 @@ from typing import TYPE_CHECKING, Any
 
 from lab.core.announcement import groups_of
 from lab.core.clock import Stamp
+from lab.core.scheduled.cloud import Cloud
+from lab.core.scheduled.cloud_answers import CloudAnswers
 from lab.core.scheduled.documents import http_date
 from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.machine import Machine
 from lab.core.scheduled.model import Rules
-from lab.core.scheduled.requests import Answer, Request, answer, refusal
+from lab.core.scheduled.requests import Answer, Request
 from lab.errors import MachineError
 from lab.events.announcer import ServiceAnnouncer
 from lab.events.protocol import Connection, HttpListener
@@ -58,15 +60,23 @@ class MetadataService:
     """Runs as long as the context is not left.
 
     instances: the guests. folder: made when it is not there, and taken from others (0700); its path is to be
-    short. trouble: the last thing that went wrong inside and should not have, "" if nothing did. counts: of
-    each guest's requests; they change in the loop's thread.
+    short. answers: in which cloud's words. trouble: the last thing that went wrong inside and should not
+    have, "" if nothing did. counts: of each guest's requests; they change in the loop's thread.
 
     Entering raises MachineError when the folder or a socket cannot be made. All else is safe from any thread.
     """
 
-    def __init__(self, instances: Sequence[InstanceInfo], rules: Rules, clock: Clock, folder: Path) -> None:
+    def __init__(
+        self,
+        instances: Sequence[InstanceInfo],
+        rules: Rules,
+        clock: Clock,
+        folder: Path,
+        answers: CloudAnswers = CloudAnswers(),  # noqa: B008 - frozen
+    ) -> None:
         self.instances = {about.guest: about for about in instances}
-        self.groups = groups_of(instances)
+        self.groups = groups_of(instances, answers.cloud)
+        self.answers = answers
         self.trouble = ""
         self.counts = {guest: RequestCounts() for guest in self.instances}
         self._machine, self._lock, self._clock = Machine(self.groups, rules), threading.Lock(), clock
@@ -206,20 +216,29 @@ class MetadataService:
         now = self._clock.now()
         try:
             with self._lock:
-                given = answer(self._machine, self.instances, guest, now, request)
+                given = self.answers.answer(self._machine, self.instances, guest, now, request)
         except Exception as error:  # noqa: BLE001 - the service lives on
             self.trouble = repr(error)
-            given = refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "The lab's metadata service has failed.")
-        self.counts[guest].add(request, given)
-        return _stamped(given, now)
+            failed = "The lab's metadata service has failed."
+            given = self.answers.refusal(HTTPStatus.INTERNAL_SERVER_ERROR, failed)
+        if given.again is None:
+            self.counts[guest].add(request, given, self.answers.is_poll(request.path))
+        return self._stamped(given, now)
 
     def _refuse(self, guest: str, status: HTTPStatus, why: str) -> Answer:
         now = self._clock.now()
         with self._lock:
             self._machine.refuse(now, guest, f"{status.value}: {why or status.phrase}")
-        given = refusal(status, why)
+        given = self.answers.refusal(status, why)
         self.counts[guest].add(None, given)
-        return _stamped(given, now)
+        return self._stamped(given, now)
+
+    def _stamped(self, given: Answer, now: Stamp) -> Answer:
+        """With what every answer of the real service carries."""
+        made = [("Date", http_date(now.real_ns))]
+        if self.answers.cloud is Cloud.AZURE:
+            made.insert(0, ("x-ms-request-id", str(uuid.uuid4())))
+        return replace(given, headers=(*given.headers, *made))
 
     # -- the folder --------------------------------------------------------------------------------
 
@@ -234,12 +253,6 @@ class MetadataService:
             raise MachineError(
                 f"the metadata service's folder cannot be created: {error.strerror}", where=str(self._folder)
             ) from None
-
-
-def _stamped(given: Answer, now: Stamp) -> Answer:
-    """With what every answer of the real service carries."""
-    headers = (("x-ms-request-id", str(uuid.uuid4())), ("Date", http_date(now.real_ns)))
-    return replace(given, headers=(*given.headers, *headers))
 
 
 def unix_socket(path: Path) -> socket.socket:

@@ -10,7 +10,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from lab.core import announcement as planned
-from lab.core.plan import Announcement, OtherEvent, ServiceFaults
+from lab.core.plan import Announcement, Cloud, OtherEvent, ServiceFaults
 from lab.core.scheduled.model import (
     UNKNOWN_S,
     EventSource,
@@ -96,6 +96,7 @@ def answer() -> ScalarReader:
     return ScalarReader(read, {"anyOf": [{"enum": [*numbers, *words]}, pattern]})
 
 
+CloudName = Annotated[Cloud, one_of(*Cloud, hint="a cloud")]
 Type = Annotated[EventType, one_of(*EventType, hint="a type of event", small=True)]
 Source = Annotated[EventSource, one_of(*EventSource, hint="a source of events", small=True)]
 AnnouncedDuration = Annotated[int, announced_duration()]
@@ -200,6 +201,12 @@ class Announce(BaseModel):
 
     model_config = section("{notice: 15min}")
 
+    cloud: CloudName = default(
+        Cloud.AZURE,
+        "Whose metadata service answers in the guests: azure (Scheduled Events) or gce (maintenance-event). "
+        "Guests of other clouds cannot approve.",
+        "azure",
+    )
     type: Type | None = default(
         None, "The event's EventType. Default: reboot when guests are shut down, otherwise freeze."
     )
@@ -275,10 +282,21 @@ class Announce(BaseModel):
 
     @model_validator(mode="after")
     def _in_itself(self) -> Self:
+        if self.cloud is not Cloud.AZURE and (only := self._only_azures()):
+            what = f"only Azure's service has this, and the guests are in {self.cloud}"
+            raise Wrong(what, "delete it, or set cloud to azure", within=only)
         if self.type not in (None, EventType.FREEZE) and self.duration not in (None, UNKNOWN_S):
             what = f"a {self.type.lower()} is announced without a duration; only a freeze has one"
             raise Wrong(what, f"delete it, or write {UNKNOWN}", within=("duration",))
         return self
+
+    def _only_azures(self) -> tuple[str | int, ...]:
+        """Where something is written that only Azure's service has."""
+        if self.service.restart_incarnation:
+            return "service", "restart_incarnation"
+        if Fault.NO_EVENTS in self.service.answers:
+            return "service", "answers", self.service.answers.index(Fault.NO_EVENTS)
+        return ("instance",) if self.instance else ()
 
     def type_for(self, cycle: CycleSection) -> EventType:
         """The type, or the one that the cycle's patch asks for."""
@@ -290,7 +308,7 @@ class Announce(BaseModel):
 
     def notice_for(self, cycle: CycleSection) -> int:
         """From the announcement to NotBefore: nanoseconds of the service's time."""
-        return self.type_for(cycle).minimum_notice_s * NS_PER_S if self.notice is None else self.notice
+        return planned.service_notice_ns(self.to_plan(), self.type_for(cycle))
 
     def fits(self, cycle: CycleSection) -> None:
         """Wrong when it makes no sense before such a cycle."""
@@ -323,4 +341,5 @@ class Announce(BaseModel):
             service=self.service.to_plan(),
             instance=self.instance,
             others=tuple(other.to_plan() for other in self.others),
+            cloud=self.cloud,
         )

@@ -73,6 +73,9 @@ class NoticeSection(BaseModel):
         if asked and not announce.handler:
             what = f"{asked}: announce has no handler, so no guest asks for events"
             raise Wrong(what, "add announce.handler, like [../examples/drain.py]", within=(asked,))
+        if self.acknowledged and not announce.cloud.traits.approvals:
+            what = f"acknowledged: guests cannot approve in {announce.cloud}"
+            raise Wrong(what, "delete it, or set announce.cloud to azure", within=("acknowledged",))
         if self.cancelled and announce.cancel_after is None:
             raise Wrong(
                 "announce has no cancel_after", "add announce.cancel_after, like 5min", within=("cancelled",)

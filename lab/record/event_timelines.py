@@ -20,6 +20,7 @@ from lab.core.history import (
 )
 from lab.core.plan import Cell
 from lab.core.result import CycleResult
+from lab.core.scheduled.cloud import Cloud
 from lab.core.scheduled.model import Event, Happening, State
 from lab.core.verdict import Finding, Outcome, worst
 from lab.record.cycle import measure_of
@@ -65,6 +66,7 @@ class _Published:
     event: Event
     cycle: int
     time_factor: float
+    cloud: Cloud
     cell: str
     place: int
 
@@ -77,10 +79,10 @@ def announced_of(history: History) -> list[Announced]:
     loose: list[tuple[int, int, Happening]] = []
     for place, entry in enumerate(history.entries):
         match entry.event:
-            case EventsAnnounced(cycle=cycle, events=events, time_factor=factor):
+            case EventsAnnounced(cycle=cycle, events=events, time_factor=factor, cloud=cloud):
                 for event in events:
                     cell = spans.cell(cycle, event.notice.resources, place)
-                    published[event.id] = _Published(event, cycle, factor, cell, place)
+                    published[event.id] = _Published(event, cycle, factor, cloud, cell, place)
             case EventHappened(happening=happening) if happening.event:
                 happenings.setdefault(happening.event, []).append(happening)
             case EventHappened(happening=happening, cycle=index):
@@ -106,6 +108,7 @@ def announced_of(history: History) -> list[Announced]:
             tuple(happenings.get(id_, ())),
             one.cell,
             whole and all((one.cell, one.cycle, name) in spans.whole for name in one.event.notice.resources),
+            one.cloud,
         )
         for id_, one in published.items()
     ]
@@ -225,6 +228,7 @@ def event_of(timeline: EventTimeline, found: Sequence[Finding]) -> EventMember:
         restarts=timeline.restarts,
         outcome=worst(f.outcome for f in found),
         cell=timeline.announced.cell,
+        cloud=timeline.announced.cloud,
     )
 
 

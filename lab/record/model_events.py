@@ -54,6 +54,7 @@ class EventRecord:
     the host's operator, on behalf of the group; frozen: that of the first guest; resumed, in_time: those of
     the last one. after_not_before: the freeze minus NotBefore. refused: the number of the group's requests
     that were answered with an error. restarts: those of the incarnation. outcome: that of its findings.
+    cloud: in whose words the guests were told, "azure", "gce" or "ec2".
     """
 
     id: str
@@ -88,6 +89,7 @@ class EventRecord:
     released: Moment | None = None
     outcome: Outcome = Outcome.INCONCLUSIVE
     cell: str = ""
+    cloud: str = "azure"
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
-from lab.core.announcement import RATE_LIMIT, duration_s, event_type, notice_ns
+from lab.core.announcement import RATE_LIMIT, duration_s, event_type, notice_ns, service_notice_ns
 from lab.core.plan import Announcement, CycleSpec, NoticeExpectations, Plan
 from lab.core.quantities import format_as_written
-from lab.core.scheduled.model import UNKNOWN_S, EventType
+from lab.core.scheduled.model import UNKNOWN_S, Enabling, EventType
 from lab.core.units import NS_PER_S, format_duration
 from lab.report.page import Page
 
@@ -20,7 +20,7 @@ def announcement(page: Page, plan: Plan) -> None:
     spec = plan.cycle.announce
     if spec is None:
         return
-    head = "before each freeze, through Scheduled Events"
+    head = f"before each freeze, through {spec.cloud.traits.notices}"
     page.labelled("announced", head, label_style="bold", width=len("announced"))
     for label, text in _lines(spec, {cell.cycle for cell in plan.parts}):
         page.labelled(f"  {label}", text, label_style="", width=WIDTH)
@@ -38,18 +38,17 @@ def _lines(spec: Announcement, cycles: set[CycleSpec]) -> Iterator[tuple[str, st
         yield "", f'"{spec.description}"'
     if spec.time_factor != 1:
         yield "time", f"the service's is {spec.time_factor:g} times as fast as real time"
-    notices = dict.fromkeys(
-        kind.minimum_notice_s * NS_PER_S if spec.notice_ns is None else spec.notice_ns for kind in kinds
-    )
+    notices = dict.fromkeys(service_notice_ns(spec, kind) for kind in kinds)
     if any(notices):
         ends = " or ".join(_scaled(spec, notice) for notice in notices)
-        yield "notice", f"{ends}, until a guest approves or until NotBefore"
+        until = ", until a guest approves or until NotBefore" if spec.cloud.traits.approvals else ""
+        yield "notice", f"{ends}{until}"
     else:
         yield "notice", "none: Started at once"
     if spec.cancel_after_ns is not None:
         yield "called off", f"after {_scaled(spec, spec.cancel_after_ns)}, unless it has started by then"
     for other in spec.others:
-        wait = other.type.minimum_notice_s * NS_PER_S if other.notice_ns is None else other.notice_ns
+        wait = other.notice_ns if other.notice_ns is not None else spec.cloud.notice_s(other.type) * NS_PER_S
         when = f"in {_scaled(spec, wait)}" if wait else "at once"
         yield "also", f"{other.type} {when}, source {other.source}; no action follows"
     yield "Started", f"shown for at least {format_duration(spec.started_ns)} before the freeze"
@@ -57,7 +56,11 @@ def _lines(spec: Announcement, cycles: set[CycleSpec]) -> Iterator[tuple[str, st
         program, *arguments = spec.handler
         yield "handler", f"{shlex.join([program.rsplit('/', 1)[-1], *arguments])}, in every guest"
     else:
-        yield "handler", "none; guests that never ask get no event, and nothing waits for them"
+        told = spec.cloud.traits.enabling is Enabling.EVERYBODY
+        yield (
+            "handler",
+            "none" if told else "none; guests that never ask get no event, and nothing waits for them",
+        )
     wrong = "; ".join(_faults(spec))
     if wrong:
         yield "faults", wrong
@@ -86,8 +89,10 @@ def _faults(spec: Announcement) -> Iterator[str]:
 def longest_notice_ns(cycle: CycleSpec) -> int:
     """The longest time for which a cycle may wait for its guests' approval, in real time."""
     spec = cycle.announce
-    if spec is None or not spec.handler:  # nobody asks, so nobody waits
+    if spec is None:
         return 0
+    if not spec.handler and spec.cloud.traits.enabling is not Enabling.EVERYBODY:
+        return 0  # nobody asks, so nobody waits
     notice = notice_ns(spec, event_type(spec, cycle.patch))
     return notice if spec.cancel_after_ns is None else min(notice, spec.real_ns(spec.cancel_after_ns))
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from lab.core.scheduled.cloud import Cloud
 from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.model import Event, Happening, Kind
 from lab.core.units import NS_PER_S
@@ -14,7 +15,6 @@ from lab.report.page import Page
 from lab.report.table import Column, Piece, Table, forms
 from lab.report.text import cleaned, names
 
-DOCUMENT = "/metadata/scheduledevents?api-version=2020-07-01"
 QUIET_NS = NS_PER_S
 SILENT_S = 10
 """Clients poll once a second; some every few seconds."""
@@ -84,6 +84,7 @@ def show_service(
     instances: Sequence[InstanceInfo],
     path: Callable[[str], Path],
     inside: Sequence[str] = (),
+    cloud: Cloud = Cloud.AZURE,
 ) -> None:
     """Print how to reach the service. bound: address, port and guest of each listener. inside: guests that
     reach it at its usual address."""
@@ -109,7 +110,7 @@ def show_service(
         where += f"  named {about.name} in events" if about.name != about.guest else ""
         for url in urls or [f"no TCP address; socket {path(about.guest)}"]:
             page.put((f"{about.guest:<{width}}  ", "bold"), (url, ""), (where, "dim"))
-    page.parts([DOCUMENT, "header Metadata: true"], "dim")
+    page.parts([cloud.traits.document, f"header {cloud.traits.header}"], "dim")
     page.parts(["freezelab events announce --for 10s shows all states of an event"], "dim")
     page.blank()
 
@@ -144,7 +145,8 @@ def how_to_enable(service: Mapping[str, Any], guest: str) -> str:
     ]
     (socket,) = [one["socket"] for one in service["guests"] if one["guest"] == guest]
     way, host = ("", listeners[0]) if listeners else (f"--unix-socket {socket} ", "169.254.169.254")
-    ask = f"curl -H Metadata:true {way}'http://{host}{DOCUMENT}'"
+    traits = Cloud(service["cloud"]).traits
+    ask = f"curl -H {traits.header.replace(' ', '')} {way}'http://{host}{traits.document}'"
     return f"start {guest}'s client first, or request events once in its place, and announce again:\n{ask}"
 
 
@@ -153,7 +155,11 @@ def waits_for(service: Mapping[str, Any], made: Sequence[Mapping[str, Any]]) -> 
     silences = {one["guest"]: one["silent_s"] for one in service["guests"]}
     for one in made:
         if one["state"] == "scheduled":
-            text = f"{one['id'][:8]}  waits for an approval, or for NotBefore in {seconds(one['left_s'])}"
+            text = f"{one['id'][:8]}  waits for NotBefore in {seconds(one['left_s'])}"
+            if not Cloud(service["cloud"]).traits.approvals:
+                yield text
+                continue
+            text = text.replace("for NotBefore", "for an approval, or for NotBefore")
             silence = silences.get(one["resources"][0])
             if silence is not None and silence > SILENT_S:
                 text += f"; no guest has asked for {seconds(silence)}, so an approval is unlikely"

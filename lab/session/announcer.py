@@ -13,6 +13,7 @@ from lab.core.announcement import rules_of
 from lab.core.handlers import HandlerEnd
 from lab.core.history import HandlerEnded, ServiceFailed
 from lab.core.plan import Announcement, GuestSpec
+from lab.core.scheduled.cloud_answers import CloudAnswers
 from lab.core.scheduled.instance import InstanceInfo, size_name
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import GuestError, Refused
@@ -93,7 +94,9 @@ class CellMetadataService:
                 raise Refused(what, where=f"guest {guest.name}", hint=f"set user: root; it was {way}")
         instances = [self._about(guest, spec) for guest in guests]
         stack.callback(_removed, made(self._folder))
-        service = stack.enter_context(MetadataService(instances, rules_of(spec), self._clock, self._folder))
+        service = stack.enter_context(
+            MetadataService(instances, rules_of(spec), self._clock, self._folder, CloudAnswers(spec.cloud))
+        )
         ways = {guest.name: partial(ssh_of, probes[guest.name]) for guest in guests}
         connects = {guest.name: partial(service.connect, guest.name) for guest in guests}
         forwards = [

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab.core.scheduled.cloud_answers import CloudAnswers
 from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.model import Event, Happening, Rules
 from lab.events.client import SOCKET
@@ -32,6 +33,7 @@ class ServiceOptions:
     listen: Sequence[str]
     inside: Sequence[str]
     wanted: Wanted
+    answers: CloudAnswers = field(default_factory=CloudAnswers)
 
 
 class RunningService:
@@ -83,7 +85,7 @@ def serving(home: Path, options: ServiceOptions, clock: Clock) -> Iterator[Runni
     instances = instances_of([guest for *_, guest in listeners], kept, options.wanted)
     with (
         claimed(home, options.name) as folder,
-        MetadataService(instances, options.rules, clock, folder / "doors") as service,
+        MetadataService(instances, options.rules, clock, folder / "doors", options.answers) as service,
         ExitStack() as stack,
     ):
         if kept:
@@ -92,7 +94,12 @@ def serving(home: Path, options: ServiceOptions, clock: Clock) -> Iterator[Runni
             bring_inside(stack, service, kept, clock)
         bound = [(*service.listen(host, port, guest), guest) for host, port, guest in listeners]
         operator = EventOperator(service, clock, options.rules.time_factor)
-        described = {"name": options.name, "time_factor": options.rules.time_factor, "doors": bound}
+        described = {
+            "name": options.name,
+            "cloud": options.answers.cloud.value,
+            "time_factor": options.rules.time_factor,
+            "doors": bound,
+        }
         service.serve(control_listener(operator, described), unix_socket(folder / SOCKET))
         inside = [guest.name for guest in kept]
         yield RunningService(service, operator, clock, bound, instances, inside)

@@ -315,13 +315,14 @@ def test_services_do_not_get_in_each_other_s_way(place: Place) -> None:
 
 
 def test_an_operator_who_waits_learns_that_the_guest_no_longer_polls() -> None:
-    def waiting(silent_s: float | None) -> list[str]:
-        service = {"guests": [{"guest": "web-0", "silent_s": silent_s}]}
+    def waiting(silent_s: float | None, cloud: str = "azure") -> list[str]:
+        service = {"cloud": cloud, "guests": [{"guest": "web-0", "silent_s": silent_s}]}
         event = {"id": "A" * 36, "state": "scheduled", "left_s": 900.0, "resources": ["web-0"]}
         return list(waits_for(service, [event, event | {"state": "started"}]))
 
     plain = "AAAAAAAA  waits for an approval, or for NotBefore in 15 min"
     assert waiting(2.0) == [plain]
+    assert waiting(40.0, "gce") == ["AAAAAAAA  waits for NotBefore in 15 min"]
     assert waiting(40.0) == [f"{plain}; no guest has asked for 40 s, so an approval is unlikely"]
 
 

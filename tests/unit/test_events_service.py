@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from lab.core.plan import Announcement, ServiceFaults
+from lab.core.scheduled.cloud_answers import CloudAnswers
 from lab.core.scheduled.model import Fault, Kind, Late, Rules, State
 from lab.errors import MachineError
-from lab.events import service as service_module
 from lab.events.service import MetadataService
 from lab.process.clock import HostClock
 from tests.unit.http_clients import (
@@ -181,7 +181,7 @@ def test_a_mistake_inside_is_one_request_s_misfortune(
         raise RuntimeError("on purpose")
 
     with monkeypatch.context() as during:
-        during.setattr(service_module, "answer", broken)
+        during.setattr(CloudAnswers, "answer", broken)
         assert client.ask().status == 500
     assert "on purpose" in running.trouble
     running.trouble = ""

@@ -19,6 +19,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 
 from lab.cli.metrics import PATH, served
+from lab.core.scheduled.cloud_answers import CloudAnswers
 from lab.core.scheduled.requests import Answer, Request
 from lab.errors import MachineError
 from lab.events.request_counts import RequestCounts
@@ -184,7 +185,7 @@ def test_requests_are_counted_by_what_became_of_them() -> None:
         (request("GET", "/metadata/instance"), Answer(200, ())),
         (None, Answer(400, ())),
     ]:
-        counts.add(given, answer)
+        counts.add(given, answer, poll=given is not None and CloudAnswers().is_poll(given.path))
     assert counts == RequestCounts(10, 5, 2, 1, {429: 1, 400: 2, 405: 1})
 
 

@@ -6,20 +6,21 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from lab.core.history.fields import OPTIONAL
-from lab.core.plan import DomainKind, RolloutEnd
+from lab.core.plan import Cloud, DomainKind, RolloutEnd
 from lab.core.scheduled.model import Event, Happening
 
 
 @dataclass(frozen=True)
 class EventsAnnounced:
     """A cycle was announced to its guests. time_factor: how many times as fast as real time the service's
-    time passes."""
+    time passes. cloud: in whose words."""
 
     KIND: ClassVar[str] = "announced"
 
     cycle: int
     events: tuple[Event, ...]
     time_factor: float = 1.0
+    cloud: Cloud = Cloud.AZURE
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,13 @@ def http_date(real_ns: int) -> str:
     return f"{_DAYS[(days + 3) % 7]}, {day:02} {_MONTHS[month - 1]} {year:04} {clock} GMT"
 
 
+def iso_date(real_ns: int) -> str:
+    """An instant of CLOCK_REALTIME as ISO 8601 has it, "2026-11-30T02:29:29Z", truncated to the second."""
+    days, second = divmod(real_ns // NS_PER_S, 86_400)
+    year, month, day = _civil(days)
+    return f"{year:04}-{month:02}-{day:02}T{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}Z"
+
+
 def _event(event: Event, version: ApiVersion, name: Callable[[str], str]) -> dict[str, Any]:
     notice, waits = event.notice, event.status is EventStatus.SCHEDULED
     prefix = "_" if version.is_preview else ""

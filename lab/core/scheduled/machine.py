@@ -22,6 +22,7 @@ from dataclasses import replace
 from lab.core.clock import Stamp
 from lab.core.scheduled.group import DeliveryGroup, Due, GroupEvent, key_of
 from lab.core.scheduled.model import (
+    Enabling,
     Event,
     EventStatus,
     Fault,
@@ -43,13 +44,15 @@ MOST_REFUSALS = 1000
 class Machine:
     """All delivery groups of one service. It reads no clock: every call gets the time. Not thread-safe.
 
-    groups: each guest's delivery group; a guest that is in no availability set is a group of its own.
+    groups: each guest's delivery group; a guest that is in no availability set is a group of its own. rules:
+    the service's.
     """
 
     def __init__(self, groups: Mapping[str, str], rules: Rules = Rules()) -> None:  # noqa: B008 - frozen
-        self._rules = rules
+        self.rules = rules
         self._member_of = dict(groups)
-        self._groups = {name: DeliveryGroup(name) for name in groups.values()}
+        everybody = rules.enabling is Enabling.EVERYBODY
+        self._groups = {name: DeliveryGroup(name, everybody, everybody) for name in groups.values()}
         self._entries: dict[str, GroupEvent] = {}
         self._gone: dict[str, list[GroupEvent]] = {guest: [] for guest in groups}  # to be missed by the guest
         self._faults: dict[str, deque[OnPurpose]] = {guest: deque() for guest in groups}
@@ -188,7 +191,7 @@ class Machine:
     def is_over_rate(self, now: Stamp, guest: str) -> bool:
         """True when a request of the guest exceeds the rate limit. Only answered requests count: a client
         that asks too often gets answers at the permitted rate."""
-        most = self._rules.most_per_second
+        most = self.rules.most_per_second
         if not most:
             return False
         recent = self._recent[guest]
@@ -329,12 +332,14 @@ class Machine:
         self._note(now, kind, group, entry.event)
         for guest in sorted({guest for guest, _ in entry.shown}):
             self._gone[guest].append(entry)
+        if self.rules.enabling is Enabling.ASKING_AGAIN and not group.events:
+            self._disable(now, group)
 
     def _enable(self, now: Stamp, group: DeliveryGroup, guest: str) -> None:
         group.enabled = True
         group.period += 1
-        group.ready_raw_ns = now.raw_ns + self._rules.real_ns(self._rules.first_answer_s)
-        hidden_ns = self._rules.real_ns(self._rules.events_after_s)
+        group.ready_raw_ns = now.raw_ns + self.rules.real_ns(self.rules.first_answer_s)
+        hidden_ns = self.rules.real_ns(self.rules.events_after_s)
         group.revealed = hidden_ns <= 0
         if hidden_ns > 0:
             heapq.heappush(self._due, (now.raw_ns + hidden_ns, Due.REVEAL, group.name, group.period))
@@ -342,10 +347,11 @@ class Machine:
         self._note(now, Kind.ENABLED, group, None, guest)
 
     def _idle_raw_ns(self, group: DeliveryGroup) -> int:
-        return group.asked_raw_ns + self._rules.real_ns(self._rules.idle_s)
+        return group.asked_raw_ns + self.rules.real_ns(self.rules.idle_s)
 
     def _wait_for_idle(self, group: DeliveryGroup) -> None:
-        heapq.heappush(self._due, (self._idle_raw_ns(group), Due.IDLE, group.name, group.period))
+        if self.rules.enabling is Enabling.ASKING:
+            heapq.heappush(self._due, (self._idle_raw_ns(group), Due.IDLE, group.name, group.period))
 
     def _disable(self, now: Stamp, group: DeliveryGroup) -> None:
         group.enabled = group.revealed = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 
 from lab.core.clock import Stamp
 from lab.core.units import format_duration, parse_duration
@@ -186,6 +186,14 @@ class Happening:
     text: str = ""
 
 
+class Enabling(Enum):
+    """Who gets events. A group that was not enabled when an event was announced never gets it."""
+
+    ASKING = "asking"  # a group that has asked, until it is silent for Rules.idle_s
+    ASKING_AGAIN = "asking again"  # a group that has asked since its last event
+    EVERYBODY = "everybody"
+
+
 @dataclass(frozen=True)
 class Rules:
     """The rules of a service. Seconds here are the service's: `time_factor` of them pass in a real one.
@@ -200,6 +208,7 @@ class Rules:
     first_answer_s: float = 0.0
     events_after_s: float = 0.0
     idle_s: float = 24 * 3600.0
+    enabling: Enabling = Enabling.ASKING
 
     def real_ns(self, service_s: float) -> int:
         """Seconds of the service in nanoseconds of the host."""

@@ -36,21 +36,31 @@ _NOT_FOUND = "Not found. The requested element does not exist"
 
 
 @dataclass(frozen=True)
+class PendingRequest:
+    """A request that waits for a change. since: when it came. tag: of what its client has."""
+
+    since: Stamp
+    tag: str
+
+
+@dataclass(frozen=True)
 class Request:
     """A request as received. path: no further decoded than in HTTP, without the query. query: raw, without
-    "?". headers: names and values in their order, names in any case."""
+    "?". headers: names and values in their order, names in any case. waiting: None for a new one."""
 
     verb: str
     path: str
     query: str = ""
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
+    waiting: PendingRequest | None = None
 
 
 @dataclass(frozen=True)
 class Answer:
     """An answer. after_ns: real time to wait before it is sent. never: the connection stays open, and nothing
-    is sent. cut_at: the number of bytes of the body after which the connection is closed; None: all."""
+    is sent. cut_at: the number of bytes of the body after which the connection is closed; None: all. again:
+    there is no answer yet; this request is to be answered in a moment."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -58,6 +68,7 @@ class Answer:
     after_ns: int = 0
     never: bool = False
     cut_at: int | None = None
+    again: Request | None = None
 
 
 class _Refused(Exception):
