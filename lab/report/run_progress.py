@@ -25,7 +25,7 @@ from lab.core.units import NS_PER_S
 from lab.record.events import Entry
 from lab.record.milestones import EarlierRun, Mark, Marks
 from lab.report.live_rollout import NAME
-from lab.report.text import clean, shortened
+from lab.report.text import clean, counted, shortened
 
 Earlier = Callable[[Plan], Sequence[EarlierRun]]
 """Finds the earlier runs of a plan. It takes some time, and is called in the view's thread."""
@@ -117,7 +117,7 @@ class RunProgress:
         return found[0] if found else 0
 
     def left(self, now_raw_ns: int) -> str:
-        """ "about 42 s left (38–55 s, 5 runs)"; "" when no earlier run tells."""
+        """ "about 42 s left (38–55 s, from 5 runs)"; "" when no earlier run tells."""
         if self._reached is None:
             return ""
         mark, at = self._reached
@@ -126,12 +126,12 @@ class RunProgress:
             return ""
         passed = now_raw_ns - at
         middle, least, most = (max(0, ns - passed) for ns in (round(median(lefts)), lefts[0], lefts[-1]))
-        runs = f"{len(lefts)} runs" if len(lefts) > 1 else "one run"
+        runs = counted(len(lefts), "run")
         if not most:
             return f"{format_length(passed - lefts[-1])} longer than {runs} before"
         if middle < NS_PER_S // 2:
-            return f"at most {_round(max(NS_PER_S, most))} left ({runs})"
-        return f"about {_round(middle)} left ({_span(least, most)}{runs})"
+            return f"at most {_round(max(NS_PER_S, most))} left (from {runs})"
+        return f"about {_round(middle)} left ({_span(least, most)}from {runs})"
 
     def share(self, now_raw_ns: int) -> float | None:
         """How far the run is, from 0 to 1, by the time that is left; None when that is not known."""

@@ -11,14 +11,17 @@ from lab.report.live_rollout import NAME, barred
 from lab.report.run_progress import RunProgress
 from lab.report.text import clean, shortened
 
-ORDER = ("boot", "settle", "measure", "announce", "freeze", "watch")
-"""The phases by which progress is told where no earlier run tells it."""
+STEPS = {
+    "settle": 1, "measure": 2, "prepare": 3, "announce": 3, "freeze": 4, "shut down": 4, "patch": 4,
+    "watch": 5, "gates": 5, "pause between domains": 5, "remove guests": 6,
+}  # fmt: skip
+"""How far a cycle is in each phase, in sixths: by that progress is told where no earlier run tells it."""
 
 _BEFORE = ("image", "accelerator", "boot", "make the golden guest", "start from the golden guest", "connect")
 
 
 def overview(progress: RunProgress, cycle: tuple[int, int] | None, phase: str, now: int, width: int) -> Text:
-    """ "first-freeze   ████████░░░░░░░░  about 42 s left (38–55 s, 5 runs)"."""
+    """ "first-freeze   ████████░░░░░░░░  about 42 s left (38–55 s, from 5 runs)"."""
     plan = progress.plan
     name = shortened(clean(plan.name) if plan is not None else "", NAME)
     share, text = progress.share(now), progress.left(now)
@@ -36,8 +39,8 @@ def _by_steps(cycle: tuple[int, int] | None, phase: str) -> float:
     if cycle is None:
         return 0.0
     number, of = cycle
-    step = ORDER.index(phase) if phase in ORDER else 0
-    return min(1.0, max(0.0, (number - 1 + step / len(ORDER)) / max(1, of)))
+    step = STEPS.get(phase, 0) / max(STEPS.values())
+    return min(1.0, max(0.0, (number - 1 + step) / max(1, of)))
 
 
 def next_line(plan: Plan, phase: str, cycle: tuple[int, int] | None, width: int) -> Text:

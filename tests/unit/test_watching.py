@@ -83,11 +83,11 @@ def test_what_earlier_runs_tell(tmp_path: Path) -> None:
         return progress.left(start + int(at * NS_PER_S))
 
     assert left() == ""
-    assert left(40) == "about 40 s left (one run)"
-    assert left(36, 42, 55, at=2) == "about 40 s left (34–53 s, 3 runs)"
-    assert left(36, 42, 75 * 60) == "about 42 s left (36 s–75 min, 3 runs)"
-    assert left(36, 42, at=10) == "about 29 s left (26–32 s, 2 runs)"
-    assert left(36, 42, at=41) == "at most 1 s left (2 runs)"
+    assert left(40) == "about 40 s left (from 1 run)"
+    assert left(36, 42, 55, at=2) == "about 40 s left (34–53 s, from 3 runs)"
+    assert left(36, 42, 75 * 60) == "about 42 s left (36 s–75 min, from 3 runs)"
+    assert left(36, 42, at=10) == "about 29 s left (26–32 s, from 2 runs)"
+    assert left(36, 42, at=41) == "at most 1 s left (from 2 runs)"
     assert left(36, 42, at=45) == "3.0 s longer than 2 runs before"
     assert end > start
 
@@ -102,7 +102,7 @@ def test_the_time_left_is_from_the_last_thing_that_earlier_runs_reached_too(tmp_
         if entry.kind == "freeze":  # which the earlier one has not
             break
     begun = next(entry.at.raw_ns for entry in given if entry.kind == "cycle")
-    assert progress.left(begun) == "about 10 s left (one run)"
+    assert progress.left(begun) == "about 10 s left (from 1 run)"
 
 
 def test_only_finished_runs_of_the_same_plan_are_taken(tmp_path: Path) -> None:
@@ -147,6 +147,19 @@ def test_what_comes_next(tmp_path: Path) -> None:
         "cycle 2 of 2",
     ]
     assert next_step(plan, "watch", (2, 2)) == "remove the guests, then the report"
+
+
+def test_without_earlier_runs_the_bar_only_grows(tmp_path: Path) -> None:
+    plan = next(iter(read_history(unpacked("suspend", tmp_path)).of(RunStarted))).plan
+    progress = RunProgress(plan=plan, begun_raw_ns=0)
+    phases = ("settle", "measure", "prepare", "freeze", "patch", "watch", "remove guests")
+    bars = [
+        overview(progress, (cycle, 2), phase, NS_PER_S, 79).plain.count("█")
+        for cycle in (1, 2)
+        for phase in phases[: -1 if cycle == 1 else None]
+    ]
+    assert bars == sorted(bars)
+    assert len(set(bars)) > len(phases)
 
 
 # -- from another terminal -----------------------------------------------------------------------------------
