@@ -12,7 +12,7 @@ from lab.record.index import RunSummary
 from lab.report.comparison import FIGURES, level_text, machine_text
 from lab.report.history import history_columns
 from lab.report.page import Page
-from lab.report.table import ALWAYS, Column, Piece, Table
+from lab.report.table import ALWAYS, Column, Piece, Table, forms
 from lab.report.text import cleaned, counted, shortened
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -41,11 +41,15 @@ def render_trend(
     tagged = any(run.tags for run in runs)
     page.table(Table(history_columns(lambda row: row[0], shown, tagged), rows))
     lines = _lines(kind, [figures for _, figures in rows])
-    if not lines:
-        return
     page.blank()
+    if not lines:
+        page.parts(["none of these runs has this figure"], style="dim")
+        return
     several = len({machine for _, machine, *_ in lines}) > 1
-    machines = Column[_TrendLine]("machine", lambda line: (machine_text(line[0][1]), "dim"), rank=1)
+    machines = forms(
+        Column[_TrendLine]("machine", lambda line: (machine_text(line[0][1]), "dim"), rank=1),
+        Column[_TrendLine]("machine", lambda line: (_short(line[0][1]), "dim"), rank=4),
+    )
     listed = list(lines.items())[: page.most(MOST_LINES)]
     page.table(
         Table(
@@ -61,6 +65,10 @@ def render_trend(
     )
     if len(listed) < len(lines):
         page.parts([f"and {len(lines) - len(listed)} more: --playbook chooses one"], style="dim")
+
+
+def _short(machine: RunMachine) -> str:
+    return machine.id[:8] or machine.cpu
 
 
 def _lines(kind: FigureKind, figures: Sequence[RunFigures]) -> dict[_Place, list[Level]]:

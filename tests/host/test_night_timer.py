@@ -15,6 +15,7 @@ def test_systemd_runs_the_night_with_its_very_words_and_forgets_it_when_it_is_re
     seen = outcome_of("user", program, tmp_path, [str(tmp_path / "own")])
     assert seen["argv"] == list(HOSTILE)
     assert seen["environment"] == seen["wanted"]
+    assert seen["missed"]
     first, second = seen["next"]
     assert " 03:07:00 " in first and " 04:08:00 " in second
     home = str(tmp_path / "own/50% off/a b")

@@ -10,18 +10,23 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from lab.cli import main, options
+from lab.core.comparison import FigureKind
 from lab.errors import UsageError
 from lab.process.clock import HostClock
 from lab.record import pruning
-from lab.record.index import INDEX
+from lab.record.index import INDEX, RunSummary
 from lab.record.journal import EVENTS, FileJournal, read_history
 from lab.record.run import judge, to_json
+from lab.report.trend import render_trend
+from tests.unit.compared_runs import PAIRS
+from tests.unit.consoles import output, terminal
 from tests.unit.real_histories import NAMES, unpacked
 
 DAY = 86400
@@ -178,6 +183,27 @@ def test_the_course_of_a_figure(home: Path) -> None:
     assert "504.7 ± 0.4 ms" in done.stdout
     assert "2 cells" in done.stdout
     assert "three · guest-sleep" in done.stdout
+
+
+def test_a_figure_that_no_run_has(home: Path) -> None:
+    put(home, "1-suspend")
+    assert called("history", "--figure", "outage").stdout.endswith("none of these runs has this figure\n")
+
+
+def test_lines_of_two_machines_are_told_apart_on_a_narrow_terminal() -> None:
+    figures = [
+        replace(one, playbook="a-playbook-of-a-name-that-takes-room") for one in PAIRS["another-machine"]
+    ]
+    runs = [
+        RunSummary(one.id, one.playbook, one.started, one.outcome, True, False, 1, 10, None)
+        for one in figures
+    ]
+    for width in (60, 80):
+        console = terminal(width)
+        render_trend(FigureKind.PAUSE, runs, figures, console)
+        lines = [line.split() for line in output(console).splitlines()]
+        machines = [words[1] for words in lines if words[:1] == [figures[0].playbook]]
+        assert machines == ["ffff0000", "a1b2c3d4"]
 
 
 def test_ages_and_times() -> None:
