@@ -46,7 +46,7 @@ def annotation_commands(run: Run, file: str = "") -> Iterator[str]:
         found = [finding for finding in run.findings if finding.outcome is outcome]
         more = len(found) - MOST_OF_A_KIND
         for number, finding in enumerate(found[:MOST_OF_A_KIND], 1):
-            text = bare(finding.why or finding.measured)
+            text = bare(_why(finding))
             if more > 0 and number == MOST_OF_A_KIND:
                 text += f"\nand {counted(more, 'more finding')}: see the summary"
             title = f"{run.playbook.name}: {' '.join(filter(None, [_whose(finding), finding.metric]))}"
@@ -77,7 +77,7 @@ def summary(run: Run) -> str:
     found.sort(key=lambda finding: finding.outcome is not Outcome.FAILED)
     for finding in found[:MOST_ROWS]:
         named = " ".join(filter(None, [_whose(finding), finding.metric]))
-        lines.append(f"- {_MARKS[finding.outcome]} **{_md(named)}**: {_md(finding.why or finding.measured)}")
+        lines.append(f"- {_MARKS[finding.outcome]} **{_md(named)}**: {_md(_why(finding))}")
     lines += [f"- and {len(found) - MOST_ROWS} more"] if len(found) > MOST_ROWS else []
     return "\n".join([*lines, "", ""])
 
@@ -88,6 +88,10 @@ def _row(guest: GuestRecord, cycle: CycleRecord) -> str:
     values = (interval(cycle.pause), interval(offset.at_resume), interval(offset.final))
     cells = (_md(name), str(cycle.index), *(_md(bare(value)) for value in values), _MARKS[cycle.outcome])
     return f"| {' | '.join(cells)} |"
+
+
+def _why(finding: Finding) -> str:
+    return finding.why or f"{finding.measured}, expected {finding.expectation}"
 
 
 def _whose(finding: Finding) -> str:

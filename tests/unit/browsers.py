@@ -66,6 +66,13 @@ class PageView:
         """By how many pixels the page is wider than its window."""
         return int(self.run("const d = document.documentElement; return d.scrollWidth - d.clientWidth"))
 
+    def beyond(self) -> list[str]:
+        """The texts of cells that lie beyond the window's edge, though they may be scrolled to."""
+        found = "[...document.querySelectorAll('td, tbody th')].filter(e => e.offsetParent"
+        beyond = "e.getBoundingClientRect().right > innerWidth"
+        texts: list[str] = self.run(f"return {found} && {beyond}).map(e => e.textContent)")
+        return texts
+
     def unfold(self) -> None:
         """Open all that is folded, and lay out all that is far below the window."""
         self.run("document.querySelectorAll('details').forEach(one => { one.open = true })")

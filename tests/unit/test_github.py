@@ -122,6 +122,12 @@ def test_failed_findings_come_first_and_no_more_than_are_shown() -> None:
     assert all("file" not in properties for _, properties, _ in ran)
 
 
+def test_an_annotation_without_a_reason_has_what_was_expected() -> None:
+    outage = Finding("neighbour", 1, "outage", "at most 2 s", "3.9–4.1 s", Outcome.FAILED)
+    (command,) = annotation_commands(run(found=(outage,)))
+    assert Runner().read(command).ran[0][2] == "3.9–4.1 s, expected at most 2 s"
+
+
 def test_a_passed_run_has_no_annotation_and_a_short_summary() -> None:
     assert list(annotation_commands(run())) == []
     text = summary(run())

@@ -14,6 +14,7 @@ from lab.errors import MachineError, RecordError
 from lab.record.nights import SCHEMA, Night
 from lab.report.html.nights import nights_page, write_nights_page
 from lab.report.night_junit import write_night_junit
+from tests.unit.browsers import chromium
 from tests.unit.html_pages import ReadPage
 
 MARKUP = '<b id="x" onclick="stop()">bold</b><script>document.title = "changed"</script>'
@@ -97,3 +98,16 @@ def test_a_folder_that_cannot_be_written_is_named() -> None:
     assert caught.value.where == str(path)
     with pytest.raises(MachineError, match="cannot be written"):
         write_night_junit(EVERY[0], path)
+
+
+def test_nights_of_several_playbooks_fit_a_window(tmp_path: Path) -> None:
+    names = ("first-freeze", "in-place-vs-save", "update-domains-with-etcd", "my-app")
+    nights = [night(at, *(part(verdict, name) for name in names)) for at, verdict in enumerate(NightVerdict)]
+    path = tmp_path / "nights.html"
+    write_nights_page(nights, [], path, running=False)
+    with chromium(tmp_path) as view:
+        for width in (375, 900, 1280):
+            view.open(path, width, dark=width == 900)
+            assert view.overflow() == 0
+            assert view.beyond() == []
+            assert view.violations() == []
