@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lab.cli import completion
 from lab.cli.commands import Commands
 from lab.errors import Interrupted, UsageError
 
@@ -194,6 +196,59 @@ def announce(
 
 
 @events.command()
+def play(
+    playbooks: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PLAYBOOK", help="Playbooks' names or files.", autocompletion=completion.playbooks
+        ),
+    ],
+    client: Annotated[
+        str,
+        typer.Option(
+            metavar="COMMAND",
+            help="Start this client for each guest; url, guest and handler in braces are replaced. Without "
+            "it, clients are waited for.",
+        ),
+    ] = "",
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ADDRESS:PORT=GUEST", help="A guest's listener; ports from 8169 on by default."),
+    ] = None,
+    wait: Annotated[str, typer.Option(metavar="TIME", help="How long a first request may take.")] = "60s",
+    name: Annotated[str, typer.Option(metavar="NAME", help="The service's name.")] = "play",
+    as_json: AsJson = False,
+) -> None:
+    """Play the announcements of playbooks without guests, one after another, and judge what clients make of
+    them."""
+    from lab.core.verdict import worst
+    from lab.playbook import load, resolve
+    from lab.process.clock import HostClock
+    from lab.report.console import stdout_console
+    from lab.report.page import Page
+    from lab.report.service import Log, show_listeners, show_played
+    from lab.session.paths import PLAYBOOKS, home
+    from lab.session.play import PlayOptions, playing
+
+    options = PlayOptions(listen or [], client, _duration(wait, "--wait") or 0)
+    page, told = Page(stdout_console()), []
+    for plan in [load(resolve(one, [Path.cwd(), PLAYBOOKS])) for one in playbooks]:
+        with playing(plan, options, home(), name, HostClock()) as player:
+            if not as_json:
+                page.parts([plan.name, plan.about], first_style="bold")
+                show_listeners(page, player.bound, player.instances, player.path)
+                page.blank()
+            log = Log(page)
+            told.append(player.play((lambda *_: None) if as_json else log.show))
+        if not as_json:
+            show_played(page, plan.name, told[-1].findings, told[-1].outcome)
+            page.blank()
+    if as_json:
+        typer.echo(json.dumps([one.to_json() for one in told], indent=1))
+    raise typer.Exit(worst(one.outcome for one in told).exit_code)
+
+
+@events.command()
 def approve(event: Id, name: Name = None) -> None:
     """Approve an event on behalf of its guests, which starts it."""
     _act("approve", event, name)
@@ -275,8 +330,6 @@ def _answer_on_purpose(text: str) -> str | dict[str, str]:
 
 
 def _read_document(name: str) -> str:
-    from pathlib import Path
-
     try:
         return Path(name).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from lab.core.clock import Stamp
 from lab.core.event_timeline import EventTimeline, Member
-from lab.core.one_at_a_time import taken_down
 from lab.core.plan import CycleSpec, NoticeExpectations
 from lab.core.quantities import format_interval, format_short
 from lab.core.result import CycleResult
@@ -50,7 +49,7 @@ class _Judge:
         if not timeline.enabled:
             yield self._finding(metric, expectation, "no guest asked", PASSED)
             return
-        if not timeline.to_be_frozen and all(m.result is not None for m in timeline.affected):
+        if not timeline.to_be_frozen and all(m.has_cycle for m in timeline.affected):
             yield self._finding(metric, expectation, "no guest was frozen", PASSED)
             return
         unseen = [m.guest for m in timeline.affected if m.stop is None]
@@ -139,7 +138,7 @@ class _Judge:
             elif timeline.cancelled is None:
                 why = f"the event of {self.group} was not called off"
                 yield self._finding("cancelled", expectation, "not called off", self.missing, why)
-            elif any(member.result is None for member in timeline.affected):
+            elif not all(member.has_cycle for member in timeline.affected):
                 why = "it is not on record whether a guest was frozen"
                 yield self._finding("cancelled", expectation, "not recorded", OPEN, why)
             else:
@@ -229,9 +228,7 @@ class _Judge:
         an answer that was sent during its freeze only afterwards."""
         timeline, stop = self.timeline, member.stop
         if stop is None:
-            spared = timeline.cancelled is not None or (
-                member.result is not None and not taken_down(member.result)
-            )
+            spared = timeline.cancelled is not None or (member.has_cycle and not member.is_to_be_frozen)
             if not spared or (at is None and not self.announced.complete):
                 return None
             return at is not None
@@ -253,7 +250,7 @@ class _Judge:
             return
         words = format_duration(limit)
         expectation = f"at most {words}" if wanted else f"longer than {words}"
-        members = [m for m in timeline.affected if m.result is None or taken_down(m.result)]
+        members = [m for m in timeline.affected if m.is_to_be_frozen or not m.has_cycle]
         if not members:
             yield self._finding("pause announced", expectation, "not measured", OPEN, "no guest was frozen")
         for member in members:

@@ -51,6 +51,16 @@ class Member:
     result: CycleResult | None = None
 
     @property
+    def has_cycle(self) -> bool:
+        """True when it is known whether it was frozen."""
+        return self.result is not None
+
+    @property
+    def is_to_be_frozen(self) -> bool:
+        """True when its cycle was to stop it."""
+        return self.result is not None and taken_down(self.result)
+
+    @property
     def stop(self) -> Call | None:
         """The call that froze the guest, or shut it down; None when it was not to be frozen, or the call is
         not in the history."""
@@ -126,7 +136,7 @@ class EventTimeline:
     @property
     def to_be_frozen(self) -> tuple[Member, ...]:
         """The resources that their cycle was to stop."""
-        return tuple(m for m in self.affected if m.result is not None and taken_down(m.result))
+        return tuple(member for member in self.affected if member.is_to_be_frozen)
 
     @property
     def frozen(self) -> Interval | None:

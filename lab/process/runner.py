@@ -241,7 +241,7 @@ class Started:
             return
         try:
             if first is not None:
-                self._signal(first)
+                self.send(first)
             self._await_end(patience_s)
         except BaseException:
             if first is not None:
@@ -256,8 +256,13 @@ class Started:
             self._await_end(patience_s)
         return self.status is not None
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the process group, unless that has ended."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
     def _kill(self) -> None:
-        self._signal(signal.SIGKILL)
+        self.send(signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_KILLED_S)
 
@@ -270,10 +275,6 @@ class Started:
             poll.poll(patience_s * 1000)
         finally:
             os.close(pidfd)
-
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
 
 
 def start(

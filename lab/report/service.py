@@ -11,6 +11,7 @@ from lab.core.scheduled.cloud import Cloud
 from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.model import Event, Happening, Kind
 from lab.core.units import NS_PER_S
+from lab.core.verdict import Finding, Outcome
 from lab.report.page import Page
 from lab.report.table import Column, Piece, Table, forms
 from lab.report.text import cleaned, names
@@ -96,6 +97,20 @@ def show_service(
         ],
         first_style="bold",
     )
+    show_listeners(page, bound, instances, path, inside)
+    page.parts([cloud.traits.document, f"header {cloud.traits.header}"], "dim")
+    page.parts(["freezelab events announce --for 10s shows all states of an event"], "dim")
+    page.blank()
+
+
+def show_listeners(
+    page: Page,
+    bound: Sequence[tuple[str, int, str]],
+    instances: Sequence[InstanceInfo],
+    path: Callable[[str], Path],
+    inside: Sequence[str] = (),
+) -> None:
+    """Print a line for each guest, with the way to its service."""
     width = max(len(about.guest) for about in instances)
     for about in instances:
         urls = [
@@ -110,9 +125,16 @@ def show_service(
         where += f"  named {about.name} in events" if about.name != about.guest else ""
         for url in urls or [f"no TCP address; socket {path(about.guest)}"]:
             page.put((f"{about.guest:<{width}}  ", "bold"), (url, ""), (where, "dim"))
-    page.parts([cloud.traits.document, f"header {cloud.traits.header}"], "dim")
-    page.parts(["freezelab events announce --for 10s shows all states of an event"], "dim")
+
+
+def show_played(page: Page, name: str, findings: Sequence[Finding], outcome: Outcome) -> None:
+    """Print the verdict on the events of a playbook that was played without guests."""
     page.blank()
+    page.table(Table(_FINDINGS, [cleaned(one) for one in findings]))
+    for one in findings:
+        if one.outcome is not Outcome.PASSED:
+            page.put((f"{one.outcome}: ", _OUTCOMES[one.outcome]), (cleaned(one).why, ""))
+    page.put((f"{name}: ", "bold"), (outcome.value, _OUTCOMES[outcome]))
 
 
 def show_events(page: Page, shown: Sequence[Mapping[str, Any]], guests: Sequence[Mapping[str, Any]]) -> None:
@@ -173,6 +195,16 @@ def _when(one: Mapping[str, Any]) -> str:
         return f"since {local_time(one['started'])}"
     return f"at {local_time(one['gone'])}" if one["gone"] else "–"
 
+
+_OUTCOMES = {Outcome.PASSED: "green", Outcome.FAILED: "bold red", Outcome.INCONCLUSIVE: "yellow"}
+
+_FINDINGS: Sequence[Column[Finding]] = (
+    Column("outcome", lambda one: (one.outcome.value, _OUTCOMES[one.outcome])),
+    Column("what", lambda one: (one.metric, "bold")),
+    Column("guest", lambda one: (one.guest or "–", ""), rank=2),
+    Column("expected", lambda one: (one.expectation, ""), rank=1),
+    Column("seen", lambda one: (one.measured, "")),
+)
 
 _EVENTS: Sequence[Column[Mapping[str, Any]]] = (
     forms(

@@ -81,7 +81,7 @@ def instances_of(listened: Sequence[str], kept: Sequence[KeptGuest], wanted: Wan
     given, count = _given(wanted.instance), dict[str, int]()
     instances: list[InstanceInfo] = []
     for number, guest in enumerate(guests):
-        about = machines[guest].about() if guest in machines else _made_up(guest, number)
+        about = machines[guest].about() if guest in machines else made_up(guest, number)
         about = replace(about, name=names.get(guest, guest), given=given)
         if group := member_of.get(guest, ""):
             place = count[group] = count.get(group, -1) + 1
@@ -97,7 +97,7 @@ def instances_of(listened: Sequence[str], kept: Sequence[KeptGuest], wanted: Wan
     return instances
 
 
-def _made_up(guest: str, number: int) -> InstanceInfo:
+def made_up(guest: str, number: int) -> InstanceInfo:
     """An invented machine. Real clients (waagent) regard an empty address as a fault of the service. The
     first address of a subnet is .4."""
     machine = uuid.uuid5(uuid.NAMESPACE_DNS, f"{guest}.freezelab")

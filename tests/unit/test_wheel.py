@@ -75,6 +75,7 @@ def test_commands_work_without_a_clone(installed: InstalledWheel, tmp_path: Path
     checked = installed.freezelab("check", *names, environment=places)
     assert "first-freeze: valid (first-freeze)" in checked.stdout, checked.stderr
     assert "there is no playbook" not in checked.stderr
+    assert "in the playbook's folder" not in checked.stderr  # where their handlers are
     for what in ("playbook", "run"):
         printed = installed.freezelab("schema", what)
         assert json.loads(printed.stdout) == json.loads((ROOT / f"docs/{what}.schema.json").read_text())
