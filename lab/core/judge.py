@@ -130,7 +130,8 @@ def _foreseen(
     if facts is not None:
         lost = clocksource.lost(facts.clocksource, pause, facts.kernel)
     watch_ns = spec.watch_ns if spec is not None else None
-    return rules.forecast(setup, pause, stopped, watch_ns, lost, before, cut=obs.cut)
+    migrated = not obs.method.keeps_process and not obs.called_off
+    return rules.forecast(setup, pause, stopped, watch_ns, lost, before, cut=obs.cut, migrated=migrated)
 
 
 def _still_there(

@@ -72,6 +72,14 @@ makestep 0.2 -1
 driftfile /var/lib/chrony/chrony.drift
 """
 
+_CHRONY_VMCLOCK_CONF = """\
+# Polled every 64 s, as in a guest that is left alone, and at once when vmclock's watcher says so. One sample
+# counts (maxsamples, maxdelay, makestep: as in chrony-frozen).
+server {server} port {port} minpoll 6 maxpoll 6 maxsamples 1 maxdelay 0.05 iburst
+makestep 0.05 -1
+driftfile /var/lib/chrony/chrony.drift
+"""
+
 _TIMESYNCD_CONF = """\
 [Time]
 NTP={server}
@@ -140,6 +148,7 @@ class Means(Enum):
     HWCLOCK = "hwclock"
     PUSH = "the lab's own program, by measured offsets"
     CHRONYD = "chronyd"
+    VMCLOCK = "chronyd, told of disruptions by vmclock"
     TIMESYNCD = "systemd-timesyncd"
     NTPD = "ntpd"
     W32TIME = "the Windows Time service"
@@ -150,7 +159,7 @@ class Means(Enum):
 
     @property
     def is_daemon(self) -> bool:
-        return self in (Means.CHRONYD, Means.TIMESYNCD, Means.NTPD, Means.W32TIME)
+        return self in (Means.CHRONYD, Means.VMCLOCK, Means.TIMESYNCD, Means.NTPD, Means.W32TIME)
 
 
 @dataclass(frozen=True)
@@ -158,7 +167,7 @@ class PtpClock:
     """A clock of the host that the guest's kernel presents as a PTP device.
 
     module: the guest's kernel module. name: the beginning of the clock's name, which sysfs has in the file
-    clock_name (Linux, drivers/ptp/ptp_kvm_common.c, ptp_vmclock.c).
+    clock_name (Linux, drivers/ptp/ptp_kvm_common.c, drivers/virtio/virtio_rtc_ptp.c).
     """
 
     module: str
@@ -180,17 +189,18 @@ class MechanismTraits:
 
     about: what it does, in a few words. config: the whole configuration of its program, "" for none. {server}
     and {port} stand for the host's NTP server, {device} for the PTP clock's device, {rtc_offset} for by how
-    much the guest's RTC is behind, in seconds. ptp: the PTP clock that it needs. feature: the feature that
-    its program needs. updates: how many updates of the clock the installation waits for, so that a limit of
-    makestep is used up, as after a long time of operation; 0: none, the clock has to be in time. windows: it
-    is a part of Windows. The guest has it already, as the playbook says: the lab installs nothing, and
-    measures by the agent.
+    much the guest's RTC is behind, in seconds. ptp: the PTP clock that it needs. device: the device of QEMU's
+    that its guests get, "" for none. feature: the feature that its program needs. updates: how many updates
+    of the clock the installation waits for, so that a limit of makestep is used up, as after a long time of
+    operation; 0: none, the clock has to be in time. windows: it is a part of Windows. The guest has it
+    already, as the playbook says: the lab installs nothing, and measures by the agent.
     """
 
     about: str
     means: Means
     config: str = ""
     ptp: PtpClock | None = None
+    device: str = ""
     feature: Feature | None = None
     updates: int = 0
     windows: bool = False
@@ -213,6 +223,7 @@ class ResyncMechanism(StrEnum):
     TIMESYNCD = "timesyncd"
     NTPD = "ntpd"
     VMCLOCK = "vmclock"
+    VIRTIO_RTC = "virtio-rtc"
     W32TIME = "w32time"
     W32TIME_DOMAIN = "w32time-domain"
     W32TIME_ACCURATE = "w32time-accurate"
@@ -336,10 +347,17 @@ _TRAITS = {
     ResyncMechanism.TIMESYNCD: MechanismTraits("systemd-timesyncd", Means.TIMESYNCD, _TIMESYNCD_CONF),
     ResyncMechanism.NTPD: MechanismTraits("ntpd (ntpsec)", Means.NTPD, _NTPD_CONF),
     ResyncMechanism.VMCLOCK: MechanismTraits(
-        "chronyd on the vmclock device",
+        "chronyd, told to poll when the vmclock device reports a disruption",
+        Means.VMCLOCK,
+        _CHRONY_VMCLOCK_CONF,
+        device="vmclock",
+    ),
+    ResyncMechanism.VIRTIO_RTC: MechanismTraits(
+        "chronyd on the host's clock by virtio-rtc",
         Means.CHRONYD,
         _CHRONY_PHC_CONF,
-        ptp=PtpClock("ptp_vmclock", "vmclock"),
+        ptp=PtpClock("virtio_rtc", "Virtio PTP"),
+        device="virtio-rtc-pci",
     ),
     ResyncMechanism.W32TIME: MechanismTraits(
         f"the Windows Time service of a stand-alone Windows ({UNSEEN})",

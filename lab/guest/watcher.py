@@ -18,7 +18,12 @@ from lab.guest.ssh import SSH
 STOP_S = 10.0
 
 
-_CLIENTS = {Means.CHRONYD: "chronyc", Means.TIMESYNCD: "timesync", Means.NTPD: "ntpq"}
+_CLIENTS = {
+    Means.CHRONYD: "chronyc",
+    Means.VMCLOCK: "chronyc",
+    Means.TIMESYNCD: "timesync",
+    Means.NTPD: "ntpq",
+}
 """The client through which each daemon is queried, by the names of inside/clock_claims.py."""
 
 

@@ -127,6 +127,7 @@ class DomainSpec:
     lab_socket: the path at which the QEMU process listens for frames of the lab's own network; None: it has
         no card there. lab_switch: the path that it sends its frames to. lab_mac: that card's MAC address.
     kept_guest: the guest outlives the command that started it, until it is taken down by name.
+    devices: further devices, as arguments of QEMU's -device.
     watchdog: what an i6300esb watchdog does, as libvirt names it; "": there is none.
     machine_uuid: the product UUID that the guest's firmware reports (DMI), the same in every process of the
         guest; "": the uuid.
@@ -171,6 +172,7 @@ class DomainSpec:
     lab_switch: Path | None = None
     lab_mac: str = ""
     kept_guest: bool = False
+    devices: tuple[str, ...] = ()
     watchdog: str = ""
     uuid: str = field(default_factory=lambda: str(uuids.uuid4()))
     machine_uuid: str = ""

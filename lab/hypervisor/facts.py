@@ -80,6 +80,15 @@ def program_version(path: Path) -> str:
     return found[1] + (f" ({found[2].strip()})" if found[2] else "")
 
 
+def has_device(path: Path, name: str) -> bool:
+    """Whether a QEMU binary has a device of this name. HypervisorError when it cannot be run, or hangs."""
+    try:
+        done = runner.run([str(path), "-device", f"{name},help"], _VERSION_S, check=False)
+    except MachineError as error:
+        raise HypervisorError("the emulator does not say what devices it has", where=str(path)) from error
+    return done.ok
+
+
 def running_version(ask: Callable[[str], Any]) -> str:
     """The version of a running QEMU, in the same form. ask: runs a QMP command and returns its result."""
     version = ask("query-version")

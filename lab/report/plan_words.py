@@ -133,7 +133,8 @@ def _repaired(cell: Cell, wall: WallClock, fault: TimeFault | None) -> str:
     if fault is not None and cell.resync.uses_ntp:
         setup = replace(setup, server_fault=fault.text)
     lost_ns = None if stopped else _lost(cell, pause)
-    text = forecast(setup, pause, stopped, cell.cycle.watch_ns, lost_ns).text
+    migrated = not cell.cycle.method.keeps_process
+    text = forecast(setup, pause, stopped, cell.cycle.watch_ns, lost_ns, migrated=migrated).text
     return f"{text} ({_too_narrow(cell)})" if lost_ns is not None and lost_ns.high_ns else text
 
 

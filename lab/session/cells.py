@@ -46,12 +46,14 @@ class _Kind:
     guests: frozenset[GuestSpec]
     shared_memory: bool
     guest_sleep: bool
+    devices: frozenset[tuple[str, str]]
 
     @classmethod
     def of(cls, batch: Sequence[Cell]) -> _Kind:
         method = batch[0].cycle.method
         guests = frozenset(spec for cell in batch for spec in cell.guests)
-        return cls(guests, method.traits.shares_memory, method.sleeps)
+        devices = frozenset(_devices(batch).items())
+        return cls(guests, method.traits.shares_memory, method.sleeps, devices)
 
     def serves(self, other: _Kind) -> bool:
         """True when guests of this kind suit the other."""
@@ -323,6 +325,7 @@ class Cells:
                 self._settings,
                 shared_memory=kind.shared_memory,
                 guest_sleep=kind.guest_sleep,
+                devices=dict(kind.devices),
                 boots_anew=batch[0].cycle.method.boots_anew,
             )
             guests = self._stack.enter_context(
@@ -367,6 +370,12 @@ class Cells:
         self._guests = None
         stack, self._stack = self._stack, self._teardown()
         stack.close()
+
+
+def _devices(batch: Sequence[Cell]) -> dict[str, str]:
+    """The devices of QEMU's that mechanisms need, by guest."""
+    needed = ((spec.name, cell.resync.traits.device) for cell in batch for spec in cell.guests)
+    return {name: device for name, device in needed if device}
 
 
 def _both(first: Callable[[], None] | None, then: Callable[[], None]) -> None:

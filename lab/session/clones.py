@@ -316,7 +316,13 @@ class Clones:
         hypervisor, clock = self._hypervisor, self._clock
         run = f"golden-{secrets.token_hex(3)}"
         alone = replace(
-            self._settings, run=run, shared_memory=True, golden=False, kept_guest=False, network=None
+            self._settings,
+            run=run,
+            shared_memory=True,
+            golden=False,
+            kept_guest=False,
+            network=None,
+            devices={MADE_OF: self._settings.devices.get(guest.spec.name, "")},
         )
         packages = SetupSpec(packages=guest.spec.setup.packages)  # those are in its image
         spec = replace(_PLAIN, setup=packages, **{name: getattr(guest.spec, name) for name in _SAME})

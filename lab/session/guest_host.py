@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from lab.core.history import Host
@@ -30,7 +30,7 @@ class GuestHost:
     images: dict[str, Image]
     accelerator: Choice
     emulator: Emulator
-    emulators: dict[str, Emulator]
+    emulators: dict[str, Emulator] = field(default_factory=dict)
 
     def settings(self, run: str, folder: Path, boot_s: int | None = None) -> Settings:
         """The settings of the guests of one run, see Settings."""

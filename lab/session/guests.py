@@ -45,10 +45,11 @@ from lab.session.parallel import together
 from lab.session.paths import made
 from lab.session.settings import (
     FOR_TCG,
-    WAKES,
     PreparedGuest,
     Settings,
     StartedGuest,
+    devices_of,
+    emulator_for,
     lab_key,
     on_a_free_port,
     ram_file,
@@ -242,9 +243,7 @@ class Guests:
         folder = made(self._folder / spec.name)
         remote = self._hypervisor.remote
         seed = write_seed(spec, image, self._public, folder, for_others=remote)
-        emulator = settings.emulator_of(spec)
-        if settings.guest_sleep:
-            emulator = self._hypervisor.emulator(settings.accelerator.accelerator, WAKES, emulator.path)
+        emulator = emulator_for(spec, settings, self._hypervisor)
         emulated = FOR_TCG if settings.accelerator.accelerator is Accelerator.TCG else ()
         one, other = taps_of(spec, settings, self._stack) if spec.bridge else ("", "")
         domain = DomainSpec(
@@ -277,6 +276,7 @@ class Guests:
             other_tap=other,
             kept_guest=settings.kept_guest,
             watchdog=spec.watchdog or "",
+            devices=devices_of(spec, emulator, settings),
         )
         return PreparedGuest(spec, self._network.attach(spec, domain), image, folder, seed)
 

@@ -15,18 +15,20 @@ from lab.core.plan import Depth, GuestSpec
 from lab.core.secret_values import SecretValues
 from lab.core.setup import Secret
 from lab.core.units import format_size, parse_size
-from lab.errors import FreezelabError, MachineError, UsageError
+from lab.errors import FreezelabError, MachineError, Refused, UsageError
 from lab.guest.address import Address, RefusedError, load_key
 from lab.guest.ssh import SSH
 from lab.hypervisor import memory
 from lab.hypervisor.accelerators import Choice
 from lab.hypervisor.domain import Accelerator, DomainSpec
+from lab.hypervisor.facts import has_device, program_version
 from lab.image.identity import make_key, write_key
 from lab.image.store import Image
 from lab.session.guest_seed import GuestSeed
 from lab.session.paths import made
 
 if TYPE_CHECKING:
+    from lab.hypervisor.adapter import LibvirtHypervisor
     from lab.hypervisor.facts import Emulator
 
 BOOT_S = {Accelerator.KVM: 90, Accelerator.TCG: 300}
@@ -64,6 +66,7 @@ class Settings:
     start from a golden state where possible. boots_anew: their freeze method reboots them. network: the
     lab's own network, for those that have a place in it. secrets: the values of their setups' secrets.
     emulator: this machine's own. emulators: others, by GuestSpec.emulator.
+    devices: the device of QEMU's that a guest's mechanism needs, by the guest's name.
     """
 
     run: str
@@ -81,10 +84,7 @@ class Settings:
     network: NetworkSpec | None = None
     secrets: Mapping[Secret, bytes] = field(default_factory=dict, repr=False)
     emulators: Mapping[str, Emulator] = field(default_factory=dict)
-
-    def emulator_of(self, spec: GuestSpec) -> Emulator:
-        """The one that a guest is started with."""
-        return self.emulators.get(spec.emulator, self.emulator)
+    devices: Mapping[str, str] = field(default_factory=dict)
 
     def secret_values(self, spec: GuestSpec) -> SecretValues:
         """Those of a guest's set-up."""
@@ -171,6 +171,26 @@ def ram_file(spec: GuestSpec, settings: Settings, stack: ExitStack) -> Path | No
     stack.callback(path.unlink, missing_ok=True)
     memory.allocate(path, spec.memory_bytes)
     return path
+
+
+def emulator_for(spec: GuestSpec, settings: Settings, hypervisor: LibvirtHypervisor) -> Emulator:
+    """The emulator and machine type that a guest is started with."""
+    found = settings.emulators.get(spec.emulator, settings.emulator)
+    if settings.guest_sleep:
+        return hypervisor.emulator(settings.accelerator.accelerator, WAKES, found.path)
+    return found
+
+
+def devices_of(spec: GuestSpec, emulator: Emulator, settings: Settings) -> tuple[str, ...]:
+    """The further devices of a guest, as arguments of QEMU's -device. Refused when its QEMU lacks one."""
+    name = settings.devices.get(spec.name, "")
+    if name and not has_device(emulator.path, name):
+        raise Refused(
+            f"QEMU {program_version(emulator.path)} has no {name} device",
+            where=f"guest {spec.name}",
+            hint="start it with a newer QEMU: emulator: trixie-backports",
+        )
+    return (name,) if name else ()
 
 
 def lab_key(home: Path) -> tuple[Path, str]:

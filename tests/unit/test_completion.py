@@ -88,7 +88,7 @@ def test_bash_is_offered_what_is_there(offers: Offers, tmp_path: Path) -> None:
     assert offers("report", "") == ["2-b", "1-a"]
     assert offers("up", "--image", "") == ["debian", "debian-13", "debian-generic", "debian-testing"]
     alone = offers("up", "--resync", "")
-    assert {"none", "vmclock"} <= set(alone)
+    assert {"none", "chrony-phc"} <= set(alone)
     assert "agent" not in alone
     assert offers("image", "remove", "debian-") == ["debian-0123456789ab"]
     assert offers("completion", "") == ["bash", "zsh", "fish"]

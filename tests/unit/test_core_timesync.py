@@ -35,7 +35,7 @@ SERVER = "server 192.0.2.1 minpoll 0 maxpoll 0 iburst"
 def test_the_labs_own_configurations_are_understood() -> None:
     for mechanism in M:
         text = mechanism.config("192.0.2.1", 123, "/dev/ptp0")
-        if mechanism.means is Means.CHRONYD:
+        if mechanism.means in (Means.CHRONYD, Means.VMCLOCK):
             conf = parse(text)
             assert len(conf.sources) == 1
             assert isinstance(conf.makestep, Makestep)
@@ -86,6 +86,21 @@ def test_chronyd_waits_for_its_polls() -> None:
     latest = [said.within.high_ns if said.within else 0 for said in (quick, known, slow, unknown)]
     assert latest == sorted(latest)
     assert latest[0] < 25 * S < 400 * S < latest[2] < 16 * latest[2] < latest[3] * 1.01
+
+
+def test_vmclock_has_chronyd_poll_only_after_a_state_was_loaded() -> None:
+    setup = Setup(M.VMCLOCK, config=M.VMCLOCK.config("192.0.2.1", 123))
+    pause = Interval(3 * S, 3 * S)
+    told = forecast(setup, pause, True, 20 * S, migrated=True)
+    assert (told.repaired, told.correction) == (True, STEP)
+    assert told.within is not None
+    assert told.within.high_ns < 10 * S
+    alone = forecast(setup, pause, True, 20 * S)
+    assert alone.within is not None
+    assert alone.within.high_ns > 64 * S
+    assert "does not move in a stop" in alone.text
+    small = forecast(setup, Interval(20 * MS, 20 * MS), True, 20 * S, migrated=True)
+    assert small.correction is SLEW
 
 
 def test_a_slower_slew_takes_longer() -> None:

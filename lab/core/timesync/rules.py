@@ -12,7 +12,7 @@ from dataclasses import replace
 from lab.core.clock import Interval
 from lab.core.mechanism import Means
 from lab.core.resync import Correction
-from lab.core.timesync import chrony, host, ntpd, timesyncd, w32time
+from lab.core.timesync import chrony, host, ntpd, timesyncd, vmclock, w32time
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.situation import Situation
 from lab.core.timesync_setup import SILENT, Setup
@@ -24,6 +24,7 @@ _RULES: dict[Means, Callable[[Setup, Situation], Forecast]] = {
     Means.HWCLOCK: host.from_rtc,
     Means.PUSH: host.push,
     Means.CHRONYD: chrony.forecast,
+    Means.VMCLOCK: vmclock.forecast,
     Means.TIMESYNCD: timesyncd.forecast,
     Means.NTPD: ntpd.forecast,
     Means.W32TIME: w32time.forecast,
@@ -50,6 +51,7 @@ def forecast(
     before: Interval | None = None,
     *,
     cut: bool = False,
+    migrated: bool = False,
 ) -> Forecast:
     """The forecast of a guest's REALTIME after a pause.
 
@@ -57,10 +59,11 @@ def forecast(
     are behind by the pause; else they run on. watch_ns: the length of the watch after the resume. lost: what
     its clocks lose although they run on (core.clocksource). before: the offset (guest minus host) before the
     pause; None, not known, counts as in time. cut: the pause cut the guest's network connections.
+    migrated: it goes on in a process that has loaded its state.
     """
     if stopped:
         lost = Interval(max(0, pause.low_ns), max(0, pause.high_ns))
-    at, mechanism = Situation(lost or Interval(0, 0), pause, watch_ns, before, cut), setup.mechanism
+    at, mechanism = Situation(lost or Interval(0, 0), pause, watch_ns, before, cut, migrated), setup.mechanism
     if not mechanism.repairs:
         return _nothing(at)
     if SILENT in setup.status:

@@ -19,13 +19,15 @@ class Situation:
     """A pause and its consequences. lost: by how much the pause has put the guest's REALTIME behind,
     nanoseconds, not negative. pause: its length. watch_ns: the length of the watch after the resume; None
     when it is not given. before: the offset (guest minus host) before the pause; None, not known, counts as
-    in time. cut: the pause cut the guest's network connections."""
+    in time. cut: the pause cut the guest's network connections. migrated: the guest goes on in a process that
+    has loaded its state."""
 
     lost: Interval
     pause: Interval
     watch_ns: int | None = None
     before: Interval | None = None
     cut: bool = False
+    migrated: bool = False
 
     @property
     def stopped(self) -> bool:

@@ -33,6 +33,7 @@ from lab.guest.timesync.host_actions import AgentResync, HwclockResync, NoResync
 from lab.guest.timesync.push import PushResync
 from lab.guest.timesync.put_back import PutBack, check_daemon
 from lab.guest.timesync.setter import setter
+from lab.guest.timesync.vmclock import VmclockResync
 from lab.ports import Resync
 
 T = TypeVar("T", bound=Resync)
@@ -80,7 +81,8 @@ def install(mechanism: ResyncMechanism, access: GuestAccess, *, config: str | No
     behind_ns = -rtc.mid_ns if rtc is not None else 0
     text = config if config is not None else mechanism.config(access.server, access.port, device, behind_ns)
     programs = services.DAEMONS[mechanism.means](mechanism, access.server, access.port)
-    daemon = DaemonResync(mechanism, programs, access)
+    kind = VmclockResync if mechanism.means is Means.VMCLOCK else DaemonResync
+    daemon = kind(mechanism, programs, access)
     daemon.check()
     return _or_nothing(daemon, lambda: daemon.install(text, rtc))
 
@@ -123,7 +125,7 @@ def _of_windows(mechanism: ResyncMechanism, access: GuestAccess) -> Resync:
 
 
 def _ptp_device(ssh: SSH, clock: PtpClock) -> str:
-    """The path of the guest's PTP device for a clock of the host (ptp_kvm's or vmclock's). Refused, with the
+    """The path of the guest's PTP device for a clock of the host (ptp_kvm's). Refused, with the
     guest's own message, when it has none."""
     where = f"guest {ssh.address.guest}"
     loaded = ssh.run(f"modprobe {clock.module}")

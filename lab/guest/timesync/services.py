@@ -210,6 +210,7 @@ DAEMONS: dict[Means, Callable[[ResyncMechanism, str, int], tuple[TimeDaemon, ...
         chrony(mechanism),
         *(chrony(mechanism, unit, config) for unit, config in OTHERS),
     ),
+    Means.VMCLOCK: lambda mechanism, _server, _port: (chrony(mechanism),),
     Means.TIMESYNCD: lambda _, server, port: (timesyncd(server, port),),
     Means.NTPD: lambda _, server, port: (ntpd(server, port),),
 }
