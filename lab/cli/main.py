@@ -227,7 +227,7 @@ def report(
         from lab.cli.watch import watch as watched
 
         failure = failure_of(watched(folder))
-    if is_written(folder):
+    elif is_written(folder):
         streams.note(f"this run is in progress; freezelab report {name_of(folder)} --watch follows it")
     history = read_history(folder)
     again, _ = judge(history)

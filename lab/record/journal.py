@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
+import io
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, pairwise
 from pathlib import Path
@@ -89,10 +92,19 @@ class FileJournal:
             os.close(self._file)
 
 
+def _opened(path: Path) -> io.BufferedReader:
+    """A history, to be read. OSError when it is none; a named pipe is not waited for."""
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no file")
+    return file
+
+
 def is_written(folder: Path) -> bool:
     """True when the run in `folder` is alive: a process has its history open for writing."""
     try:
-        with (folder / EVENTS).open("rb") as file:
+        with _opened(folder / EVENTS) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -104,7 +116,7 @@ def is_written(folder: Path) -> bool:
 def has_id(folder: Path, run_id: str) -> bool:
     """True when the history in `folder` has this id, whatever the folder's name is."""
     try:
-        with (folder / EVENTS).open("rb") as file:
+        with _opened(folder / EVENTS) as file:
             first = file.readline()
     except OSError:
         return False
@@ -178,7 +190,7 @@ def read_history(folder: Path) -> History:
     path = folder / EVENTS
     try:
         # newline: str.splitlines() would split at U+2028 and the like, which JSON leaves as they are.
-        with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        with io.TextIOWrapper(_opened(path), "utf-8", "replace", newline="\n") as file:
             entries, cut = _read(path, file)
     except FileNotFoundError:
         raise RecordError(f"there is no run here: {EVENTS} is missing", where=str(folder)) from None

@@ -74,7 +74,7 @@ def _read(path: Path, plan: Plan) -> EarlierRun | None:
     marks, at = Marks(), dict[Mark, int]()
     last = b""
     try:
-        if path.stat().st_size > LARGEST:
+        if not path.is_file() or path.stat().st_size > LARGEST:
             return None
         with path.open("rb") as file:
             for line in file:

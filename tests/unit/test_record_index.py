@@ -384,3 +384,14 @@ def test_a_run_whose_figures_are_damaged_is_listed(
     assert judged == [folder]
     with pytest.raises(RecordError, match="damaged"):
         figures_of_runs([folder], tmp_path / INDEX)
+
+
+def test_a_named_pipe_is_no_history_and_is_not_waited_for(folders: list[Path]) -> None:
+    pipe = folders[0].parent / "pipe"
+    pipe.mkdir()
+    os.mkfifo(pipe / EVENTS)
+    unread: list[Path] = []
+    found = summaries([pipe, folders[0]], 9, folders[0].parents[1] / INDEX, unread=unread.append)
+    assert ([folder for folder, _ in found], unread) == (folders[:1], [pipe])
+    with pytest.raises(RecordError, match="it is no file"):
+        read_history(pipe)
