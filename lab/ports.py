@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self
 from lab.core.claims import Claim
 from lab.core.clock import Stamp
 from lab.core.effects import Effects
+from lab.core.file_stall import FileWrites
 from lab.core.history import HistoryEvent, WorkloadSampled
 from lab.core.method import FreezeMethod
 from lab.core.patch import Impact
@@ -229,6 +230,16 @@ class Watcher(Protocol):
 
     def effects(self) -> Effects | None:
         """Side effects since start_cycle; None when the watcher does not record them."""
+
+
+class Writer(Protocol):
+    """A program in one guest that writes, and has each write synced."""
+
+    def start_cycle(self) -> None:
+        """Discard what was recorded. GuestError when the channel is lost and cannot be re-established."""
+
+    def writes(self) -> FileWrites | None:
+        """What was recorded since start_cycle, and end the recording. None when it cannot write."""
 
 
 class WorkloadClient(Protocol):

@@ -125,7 +125,9 @@ def methods_by_hand(incomplete: str) -> list[str]:
     from lab.core.own_domain import refusal
     from lab.core.patch import HoldPatch
 
-    return words(*(one for one in FreezeMethod if one.freezes and not refusal(one, HoldPatch(1))))(incomplete)
+    return words(*(one for one in FreezeMethod if one.needs_resume and not refusal(one, HoldPatch(1))))(
+        incomplete
+    )
 
 
 def terms(incomplete: str) -> list[str]:

@@ -12,7 +12,7 @@ from lab.core.history import ProblemMet, ReadingsTaken
 from lab.core.timeline import CpuWait, Reading
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import GuestError, GuestGone
-from lab.ports import Clock, Journal, Probe, Resync, View, Watcher
+from lab.ports import Clock, Journal, Probe, Resync, View, Watcher, Writer
 
 DENSE_NS = NS_PER_S
 """How long guests are read at the shortest interval after a resume, and before the end of the watch."""
@@ -54,6 +54,12 @@ class CycleGuest:
     frozen: Callable[[], None] | None = None
     before_resume: Callable[[], None] | None = None
     handler_end: Callable[[], HandlerEnd | None] | None = None
+    writer: Writer | None = None
+
+    @property
+    def recorders(self) -> list[Callable[[], None]]:
+        """What makes its programs forget what they have recorded before a cycle."""
+        return [one.start_cycle for one in (self.watcher, self.writer) if one is not None]
 
 
 @dataclass

@@ -25,6 +25,7 @@ from lab.core.history import (
     CycleEnded,
     ExchangeEnded,
     FactsRead,
+    FilesWritten,
     GuestsFrozen,
     HandlerEnded,
     MemoryProven,
@@ -172,7 +173,7 @@ class Controller:
             for name in subjects:
                 with self._reader.observing(name, index, observations[name]):
                     self._hypervisor.wake(name)
-        if method.freezes:
+        if method.needs_resume:
             for name in self._there(cycle, subjects):
                 self._view.phase("prepare", guest=name)
                 self._hypervisor.prepare(name, cycle.freezing)
@@ -189,8 +190,8 @@ class Controller:
                 subject.probe.start_cycle()
                 self._journal.append(FactsRead(name, index, "before", subject.probe.facts()))
                 self._journal.append(SetupRead(name, index, subject.resync.setup()))
-                if subject.watcher is not None:
-                    subject.watcher.start_cycle()
+                for start in subject.recorders:
+                    start()
 
         self._view.phase("measure", length_ns=spec.before_ns)
         until = self._clock.now().raw_ns + spec.before_ns
@@ -236,6 +237,8 @@ class Controller:
         if subject.watcher is not None:
             claims, effects = tuple(subject.watcher.claims()), subject.watcher.effects()
             self._journal.append(WatcherReported(name, index, claims, effects))
+        if subject.writer is not None:
+            self._journal.append(FilesWritten(name, index, subject.writer.writes()))
         if subject.handler_end is not None and (end := subject.handler_end()) is not None:
             self._journal.append(HandlerEnded(name, end, subject.cell, index))
 
@@ -250,12 +253,9 @@ class Controller:
     def _freeze(self, cycle: Cycle, subjects: Mapping[str, CycleGuest]) -> Stamp:
         """Freeze, patch, resume. Returns the stamp of the last resume's return."""
         index, spec, freezing = cycle.index, cycle.spec, cycle.freezing
-        hypervisor, names = self._hypervisor, list(subjects)
-        method = freezing.method
-        frozen: dict[str, Frozen] = {}
-        resumed: dict[str, Resumed] = {}
-        cpu_before: dict[str, int] = {}
-        cpu: dict[str, int] = {}
+        hypervisor, names, method = self._hypervisor, list(subjects), freezing.method
+        frozen, resumed = dict[str, Frozen](), dict[str, Resumed]()
+        cpu_before, cpu = dict[str, int](), dict[str, int]()
         result: PatchResult | None = None
         self._view.phase("freeze")
         for subject in subjects.values():
@@ -269,7 +269,7 @@ class Controller:
         try:
             with guard:
                 try:
-                    if method.freezes:
+                    if method.needs_resume:
                         hypervisor.begin_freeze(names, freezing)
                     for name in names:
                         frozen[name] = hypervisor.freeze(name, freezing, deadline)
@@ -284,14 +284,13 @@ class Controller:
                     if takes := max(each.resume_ns for each in frozen.values()):
                         deadline -= takes
                         guard.bring_forward(takes)
-                    if method.freezes:
+                    if method.needs_resume:
                         # Written during the freeze, so that the history of a killed run shows it.
                         still = tuple(name for name in names if name not in resumed)
                         self._journal.append(GuestsFrozen(index, still, method))
                         self._view.frozen(first.raw_ns, spec.budget_ns)
                     if cycle.patched:
-                        back_why = [frozen[name].why for name in resumed]
-                        result = self._apply(cycle.patch, deadline, back_why)
+                        result = self._apply(cycle.patch, deadline, [frozen[name].why for name in resumed])
                     for name, earlier in cpu_before.items():
                         cpu[name] = hypervisor.cpu_time_ns(name) - earlier
                 finally:
@@ -381,7 +380,7 @@ class Controller:
         the first failure after the last guest."""
         failures: list[Exception] = []
         with self._shield():  # a deferred signal is raised here, before any failure
-            if freezing.method.freezes:
+            if freezing.method.needs_resume:
                 for before in [subjects[name].before_resume for name in names]:
                     if before is not None:
                         before()
@@ -392,7 +391,7 @@ class Controller:
                     continue
                 try:
                     resumed[name] = guard.resumed(name) or self._hypervisor.resume(name, freezing)
-                    if freezing.method.freezes:
+                    if freezing.method.needs_resume:
                         subjects[name].resync.resumed()
                 except Exception as error:  # noqa: BLE001 - raised below, after the other guests
                     failures.append(error)

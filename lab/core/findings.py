@@ -3,6 +3,7 @@ is what was not measured."""
 
 from __future__ import annotations
 
+from lab.core.file_findings import FileFindings
 from lab.core.guest_findings import GuestFindings
 from lab.core.pause_findings import PauseFindings
 from lab.core.plan import Expectations
@@ -15,11 +16,12 @@ from lab.core.verdict import Finding, Outcome, worst
 def findings(result: CycleResult, expect: Expectations) -> list[Finding]:
     """All findings of one guest's cycle."""
     pause, resync = PauseFindings(result, expect), ResyncFindings(result, expect)
-    guest = GuestFindings(result, expect)
+    guest, files = GuestFindings(result, expect), FileFindings(result, expect)
     checks = (
         pause.observed, pause.patch, pause.freeze, pause.memory, pause.back, pause.budget, pause.closure,
-        pause.regime, pause.pause, pause.vcpus_at_rest, resync.in_time, resync.as_predicted,
-        resync.final_offset, resync.drift, guest.same_boot, guest.kernel_log, guest.effects,
+        pause.regime, pause.pause, pause.vcpus_at_rest, files.file_systems, resync.in_time,
+        resync.as_predicted, resync.final_offset, resync.drift, guest.same_boot, guest.kernel_log,
+        guest.effects,
     )  # fmt: skip
     found = [finding for check in checks for finding in check()]
     return [undone(finding, result.disturbed) for finding in found] if result.disturbed else found

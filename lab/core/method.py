@@ -63,6 +63,7 @@ class MethodTraits:
     shares_memory: the guest's RAM has to be a file that two QEMU processes can map.
     sleeps: the guest suspends itself (S3), which its machine has to offer. It is silent, and its clocks stand
         still, before its machine does.
+    freezes_files: the guest's file systems are frozen, by its agent. With `freezes`, so is the guest.
     in_cgroup: the QEMU process needs a cgroup of its own, in which it is frozen.
     overhead_ns: what stopping and resuming add to a pause beside the patch, at most. None: it depends on the
         guest, on the size of its RAM or on its own sleep, and only the budget bounds it.
@@ -80,6 +81,7 @@ class MethodTraits:
     copies_memory: bool = False
     shares_memory: bool = False
     sleeps: bool = False
+    freezes_files: bool = False
     in_cgroup: bool = False
     overhead_ns: int | None = None
     own_keys: tuple[str, ...] = ()
@@ -94,6 +96,8 @@ class FreezeMethod(StrEnum):
     SAVE_RESTORE = "save-restore"
     IN_PLACE = "in-place"
     GUEST_SLEEP = "guest-sleep"
+    SNAPSHOT = "snapshot"
+    SNAPSHOT_STATE = "snapshot-state"
     REBOOT = "reboot"
     NONE = "none"
 
@@ -112,6 +116,11 @@ class FreezeMethod(StrEnum):
     @property
     def freezes(self) -> bool:
         return self.traits.freezes
+
+    @property
+    def needs_resume(self) -> bool:
+        """The guest, or its file systems, stand still until it is resumed."""
+        return self.freezes or self.traits.freezes_files
 
     @property
     def boots_anew(self) -> bool:
@@ -190,6 +199,23 @@ _TRAITS = {
         Prediction(Regime.RESUMED, WallClock.NEARLY, boottime_counts=True),
         "suspend every guest to RAM (S3, through its agent) and wake it",
         sleeps=True,
+    ),
+    FreezeMethod.SNAPSHOT: MethodTraits(
+        "their agents freeze file systems, disks are snapshotted; they run on",
+        Prediction(Regime.RUNNING, WallClock.RIGHT),
+        "freeze every guest's file systems (its agent), snapshot its disks{}, thaw",
+        freezes=False,
+        without_pause="only file systems are frozen and the guest runs on, so",
+        freezes_files=True,
+        overhead_ns=None,
+        own_keys=("save_to",),
+    ),
+    FreezeMethod.SNAPSHOT_STATE: MethodTraits(
+        "the same, and they are suspended while their memory is saved; their clocks stop",
+        _STOPPED,
+        "freeze every guest's file systems (its agent), suspend it, save RAM and snapshot disks{}, thaw",
+        freezes_files=True,
+        own_keys=("save_to",),
     ),
     FreezeMethod.REBOOT: MethodTraits(
         "no freeze, they are shut down and started again",

@@ -39,8 +39,9 @@ def ran_out_of_time(why: str) -> bool:
 
 
 _FREEZES = tuple(method for method in FreezeMethod if method.freezes)
+_FREEZES_FILES = tuple(method for method in FreezeMethod if method.needs_resume and not method.freezes)
 _REBOOTS = tuple(method for method in FreezeMethod if method.boots_anew)
-_RUNS_ON = tuple(method for method in FreezeMethod if method.runs_on)
+_RUNS_ON = tuple(method for method in FreezeMethod if method.runs_on and not method.needs_resume)
 
 # Methods after which another process runs the guest, those that leave its memory in place first.
 _REPLACES = tuple(
@@ -132,7 +133,7 @@ class HoldPatch(PatchTraits):
 
     @property
     def methods(self) -> tuple[FreezeMethod, ...]:
-        return (*_FREEZES, *_REBOOTS, *_RUNS_ON)
+        return (*_FREEZES, *_FREEZES_FILES, *_REBOOTS, *_RUNS_ON)
 
     @property
     def shortest_ns(self) -> int:
@@ -156,6 +157,11 @@ class CommandPatch(_TimedPatch):
     impact: Impact = Impact.FREEZE
     undo: tuple[str, ...] = ()
     kind: Literal["command"] = "command"
+
+    @property
+    def methods(self) -> tuple[FreezeMethod, ...]:
+        more = _FREEZES_FILES if self.impact is Impact.FREEZE else ()  # what a backup does meanwhile
+        return (*super().methods, *more)
 
     @property
     def label(self) -> str:
@@ -222,7 +228,9 @@ class RestartLibvirtPatch(_TimedPatch):
     @property
     def methods(self) -> tuple[FreezeMethod, ...]:
         # A daemon that starts talks to every QEMU it finds, and would wait for one that does not answer.
-        return tuple(m for m in _FREEZES if m.keeps_process and m.traits.monitor_answers)
+        return tuple(
+            m for m in _FREEZES if m.keeps_process and m.traits.monitor_answers and not m.traits.freezes_files
+        )
 
     @property
     def needs_run(self) -> bool:

@@ -58,7 +58,7 @@ class PauseFindings(CycleFindings):
     def freeze(self) -> Iterator[Finding]:
         """Whether the hand-over to another process was completed. Methods that keep the process have this
         finding only when the freeze was called off."""
-        if not self.obs.frozen or self.obs.stop is None:
+        if not self.obs.method.needs_resume or self.obs.stop is None:
             return
         if self.obs.called_off:
             why = f"the freeze was called off and the guest returned: {self.obs.called_off}"

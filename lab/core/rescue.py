@@ -23,7 +23,11 @@ RAN = "somebody else resumed the guest: it ran before the lab resumed it"
 def by_deadman(obs: Observation) -> str:
     """Why the dead-man resumed the guest before the controller did, one line; "" when it did not."""
     for rescue in obs.rescues:
-        if rescue.act == RESUMED and obs.frozen and (rescue.call is None or _first(rescue.call, obs.resume)):
+        if (
+            rescue.act == RESUMED
+            and obs.method.needs_resume
+            and (rescue.call is None or _first(rescue.call, obs.resume))
+        ):
             return f"resumed by the dead-man: {rescue.why}"
     return ""
 
@@ -33,7 +37,7 @@ def again_by_deadman(obs: Observation) -> str:
     The dead-man acts only on stopped guests, so this one was stopped again during the watch."""
     for rescue in obs.rescues:
         late = rescue.call is not None and not _first(rescue.call, obs.resume)
-        if rescue.act == RESUMED and obs.frozen and late:
+        if rescue.act == RESUMED and obs.method.needs_resume and late:
             return f"stood still again after its resume, and was resumed by the dead-man: {rescue.why}"
     return ""
 
@@ -57,7 +61,7 @@ def as_resumed(obs: Observation) -> Observation:
     controller's own. Two calls whose order is not known are combined, and so is a failed call that may have
     resumed the guest: the resume then lies between the start of the first call and the first return of an
     effective one."""
-    if not obs.frozen:
+    if not obs.method.needs_resume:
         return obs
     resume = obs.resume
     for rescue in obs.rescues:

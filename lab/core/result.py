@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lab.core.claims import Audit
 from lab.core.clock import PHI_PPM, Interval
 from lab.core.drift import Drift
+from lab.core.file_stall import FileStall, stall_of
 from lab.core.pause import Pause
 from lab.core.plan import CycleSpec, ResyncMechanism
 from lab.core.resync import ResyncResult
@@ -82,6 +83,16 @@ class CycleResult:
     @property
     def lag(self) -> Interval | None:
         return None if self.pause is None else self.pause.witnesses.get(Witness.LAG)
+
+    @property
+    def stall(self) -> FileStall | None:
+        """How long its file systems stood still; None when they were not frozen."""
+        obs, pause = self.observation, self.pause
+        if pause is None:
+            return stall_of(obs.steps, None, None, None, None)
+        # A clock that ran on has a lag of its drift alone.
+        lag = Interval(0, 0) if not obs.frozen else self.lag
+        return stall_of(obs.steps, obs.writes, pause.edges.stop, pause.edges.resume, lag)
 
     @property
     def reported(self) -> Interval | None:

@@ -23,8 +23,9 @@ controller: the process that runs a playbook
 dead-man: the process beside the controller that resumes guests when it cannot
 playbook: a YAML file that says what is done and what is expected; a plan is what is read from it
 freeze: the maintenance: a guest is stopped by a method, and resumed
-method: how a guest is frozen: suspend, sigstop, host-sleep, save-restore, in-place, guest-sleep, reboot
+method: how a guest is frozen: suspend, host-sleep, save-restore, snapshot and others
 patch: what is done to the host meanwhile
+file systems: how long a snapshot's frozen file systems stood still, by two witnesses: calls and a writer
 budget: how long a guest may stand still; used is the time until it was resumed, an upper limit
 cycle, cycles: one freeze with all that is measured before and after
 control, control cycle: a cycle without a freeze: it shows the noise
@@ -124,6 +125,9 @@ total: all parts together
 rest: the shorter parts together
 fall asleep, shut down: the part in which the guest was stopped
 save, restore: the parts in which a guest was written to a file and read from it
+save and snapshot: the step of snapshot-state in which RAM is saved and an overlay put over the disks
+freeze files, thaw files: the steps in which a guest's agent freezes and thaws its file systems
+freeze cgroup v1, freeze cgroup v2: the step of host-sleep from the order to the last thread that is frozen
 state out, state in: the parts in which the devices' state left the old QEMU and reached the new one
 prove memory, prove memory again: the digests of the guest's memory before and after, no part of the pause
 start: the part in which a guest that was shut down was started

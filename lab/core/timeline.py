@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from lab.core.claims import Claim
 from lab.core.clock import GuestClock, Interval, Stamp
 from lab.core.effects import Effects
+from lab.core.file_stall import FileWrites
 from lab.core.method import FreezeMethod
+from lab.core.step import Step as Step
 from lab.core.timesync_setup import Setup
 
 
@@ -192,19 +194,6 @@ class Rescue:
 
 
 @dataclass(frozen=True)
-class Step:
-    """A named part of a freeze or a patch. Host MONOTONIC_RAW."""
-
-    name: str
-    began_raw_ns: int
-    ended_raw_ns: int
-
-    @property
-    def length_ns(self) -> int:
-        return self.ended_raw_ns - self.began_raw_ns
-
-
-@dataclass(frozen=True)
 class MemoryProof:
     """Two digests of a guest's RAM, both taken while it stood still.
 
@@ -273,6 +262,7 @@ class Observation:
     unfinished: the cycle has no end in the history: it was interrupted or cut off.
     rescues: the dead-man's actions. stop_inferred: the stop call is not in the history; `stop` is from the
         last record with the guest running to the first with the guest stopped.
+    writes: the record of a writer in the guest; None: there was none.
     """
 
     guest: str
@@ -311,3 +301,4 @@ class Observation:
     rescues: tuple[Rescue, ...] = ()
     stop_inferred: bool = False
     cpu_waits: tuple[CpuWait, ...] = ()
+    writes: FileWrites | None = None

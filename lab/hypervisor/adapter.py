@@ -58,7 +58,7 @@ class LibvirtHypervisor:
         self.events: EventLog = self._context.events
         self.own = OwnDomains(self._context, self._ours)
         self._open = True
-        self.dead_man = DeadMan()
+        self.dead_man, self.thaws = DeadMan(), self._context.thaws
         with mapped("libvirt's events cannot be subscribed to", uri):
             self._context.events.register(connection)
 
@@ -107,7 +107,7 @@ class LibvirtHypervisor:
         """See ports.Hypervisor."""
         self.finish(guest)
         self.own.begin(guest, freezing.method)
-        if freezing.method.freezes:
+        if freezing.method.needs_resume:
             self.dead_man.start()
         freeze = make(self._context, guest, freezing)
         with self._lock:
@@ -139,7 +139,7 @@ class LibvirtHypervisor:
         self._context.domain(guest)
         begun = guest in self._begun
         self._begun.discard(guest)
-        if freezing.method.freezes and not begun:
+        if freezing.method.needs_resume and not begun:
             state = self.state(guest)
             if state != "running":
                 raise HypervisorError(f"cannot be frozen: it is {state}", where=guest, hint=self._why(guest))

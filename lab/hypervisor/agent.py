@@ -15,6 +15,7 @@ from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt, libvir
 from lab.ports import Call, Clock
 
 _PING_S = 2
+_FREEZE_S, _THAW_S = 10, 2
 _SET_S = 10
 """Time limit in seconds: hwclock, which the agent runs, gives up after as long."""
 
@@ -98,6 +99,25 @@ def get_time(domain: Any, where: str, clock: Clock) -> tuple[Call, int]:
     except libvirt.libvirtError as error:
         raise _failed(error, "the agent's guest-get-time failed", where, "guest-get-time") from error
     return call, int(time["seconds"]) * NS_PER_S + int(time["nseconds"])
+
+
+def freeze_files(domain: Any, where: str) -> int:
+    """Freeze the guest's file systems. Returns how many; 0 from an agent that has found none to freeze.
+    HypervisorError when the agent fails or does not answer in time; they may be frozen even then."""
+    try:
+        with _time_limit(domain, _FREEZE_S):
+            return int(domain.fsFreeze())
+    except libvirt.libvirtError as error:
+        raise _failed(error, "the agent did not freeze", where, "guest-fsfreeze-freeze") from error
+
+
+def thaw_files(domain: Any, where: str) -> int:
+    """Thaw them. Returns how many were frozen. HypervisorError as for freeze_files."""
+    try:
+        with _time_limit(domain, _THAW_S):
+            return int(domain.fsThaw())
+    except libvirt.libvirtError as error:
+        raise _failed(error, "the agent did not thaw", where, "guest-fsfreeze-thaw") from error
 
 
 def _failed(error: Exception, what: str, where: str, name: str) -> HypervisorError:

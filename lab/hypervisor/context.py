@@ -71,6 +71,7 @@ class LibvirtContext:
         self.successors: dict[str, DomainSpec] = {}
         self.own: dict[str, OwnDomain] = {}
         self.leases: dict[str, OwnLease] = {}
+        self.thaws: dict[str, Callable[[], object]] = {}
         self.on_step: Callable[[str, str], None] = lambda _guest, _step: None
         self._lock = threading.RLock()
         self._processes: dict[str, QemuProcess] = {}

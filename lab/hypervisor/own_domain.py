@@ -88,7 +88,7 @@ class OwnDomain:
             return f"libvirt cannot save host devices and shared folders: {', '.join(self.host_devices)}"
         if method.traits.copies_memory and not self.persistent and (self.snapshots or self.checkpoints):
             return "it is transient, and libvirt forgets its snapshots and checkpoints when it is saved"
-        if method.sleeps and not self.agent:
+        if (method.sleeps or method.traits.freezes_files) and not self.agent:
             return f"it has no channel {AGENT_CHANNEL} for qemu-guest-agent"
         if method.sleeps and not self.may_sleep:
             return "its XML disables S3 (pm, suspend-to-mem)"

@@ -100,7 +100,7 @@ class OwnDomains:
     def begin(self, guest: str, method: FreezeMethod) -> None:
         """Record that the guest is about to be frozen. Refused when its domain does not allow the method."""
         own = self._context.own.get(guest)
-        if own is None or not method.freezes:
+        if own is None or not method.needs_resume:
             return
         if why := own.refusal(method):
             raise Refused(why, where=own.where)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from lab.errors import HypervisorError
+from lab.hypervisor import overlays
 from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt
 from lab.hypervisor.context import LibvirtContext
 from lab.hypervisor.domains import state_of
@@ -65,6 +66,8 @@ def _resumed(context: LibvirtContext, record: OwnRecord) -> str:
         hint = f"its state is in {path.resolve()}: virsh restore FILE" if path.exists() else failure.hint
         raise HypervisorError(failure.what, where=record.where, hint=hint) from error
     drop_saved(path)  # of a save that was not complete
+    if overlays.undo(domain, record.where) and state == "running":
+        return "in a snapshot"
     return state if state != "running" else ""
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import HypervisorError
+from lab.hypervisor import overlays
 from lab.hypervisor.binding import as_hypervisor_error, libvirt
 from lab.hypervisor.context import LibvirtContext
 from lab.hypervisor.domains import LabDomain, state_of
@@ -66,6 +67,8 @@ def run_again(context: LibvirtContext, but: Collection[str], *, all_guests: bool
         was = _resume(context, domain)
         if was != "running":
             yield f"guest {domain.guest} runs again (it was {was})"
+        for overlay in overlays.undo(_lookup(context, domain), domain.guest):
+            yield f"guest {domain.guest}: its snapshot {overlay} was written back"
     running = {domain.uuid for domain in context.domains.lab()}
     own = {record.uuid for record in records(context.home)}
     for path in saved(context.home) if all_guests else ():

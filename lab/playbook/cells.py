@@ -124,7 +124,7 @@ def expand(root: Map, folder: Path) -> Expansion:
             if len(made.mistakes) > MOST_SHOWN:
                 break
         elif (key := combination.key()) in keys:
-            why = f"save_to is only for save-restore: {document.cycle.way} runs once for all of its values"
+            why = f"save_to is not for {document.cycle.way}, which runs once for all of its values"
             made.left_out.append(LeftOut(combination.written(whole=True), why))
         else:
             keys.add(key)
@@ -149,7 +149,7 @@ def _pointless(root: Map, axes: Sequence[str], made: Expansion, clashes: list[Mi
         and "save_to" in holder
         and not any(cell.document.cycle.save_to for cell in made.cells)
     ):
-        return [Mistake(holder.keys_at["save_to"], "save_to: no cell uses save-restore", "delete it")]
+        return [Mistake(holder.keys_at["save_to"], "save_to: no cell writes a file there", "delete it")]
     return []
 
 

@@ -58,7 +58,9 @@ class CycleSection(BaseModel):
         "the resume. Only with methods that leave memory in place.",
     )
     save_to: Folder | None = default(
-        None, "For save-restore: absolute path of the folder for its files. Default: the run's folder."
+        None,
+        "Absolute path of the folder for the files of save-restore and of snapshots. "
+        "Default: the run's folder.",
     )
     effects: Flag = default(
         CycleSpec.effects,

@@ -141,7 +141,7 @@ class Matrix(BaseModel):
         None, "Values of cycle.patch's hold."
     )
     save_to: Annotated[list[Folder], _SOME, _ONCE, _FILLED] | None = default(
-        None, "Values of cycle.save_to. Methods other than save-restore run once for all of them."
+        None, "Values of cycle.save_to. Methods that save nothing run once for all of them."
     )
     fill: Annotated[list[Fill], _SOME, _ONCE, _FILLED] | None = default(
         None, "Values of fill, for all guests."

@@ -31,6 +31,7 @@ from lab.record.model import (
     PointRecord,
     Predicted,
     ResyncRecord,
+    StallRecord,
     StepRecord,
     Witnesses,
 )
@@ -180,6 +181,21 @@ def _patch_steps(obs: Observation) -> tuple[StepRecord, ...]:
     return tuple(StepRecord(s.name, s.began_raw_ns - began, s.length_ns) for s in obs.patch_steps)
 
 
+def _stall(result: CycleResult) -> StallRecord | None:
+    stall, writes, steps = result.stall, result.observation.writes, result.observation.steps
+    if stall is None:
+        return None
+    began = min(step.began_raw_ns for step in steps)
+    return StallRecord(
+        stall.calls,
+        measure_of(stall.felt),
+        0 if writes is None else writes.count,
+        0 if writes is None else writes.usual_ns,
+        0 if writes is None else writes.thawed,
+        tuple(StepRecord(s.name, s.began_raw_ns - began, s.length_ns) for s in steps),
+    )
+
+
 def _memory(proof: MemoryProof) -> Memory:
     return Memory(
         proof.page_bytes,
@@ -250,4 +266,5 @@ def cycle_of(result: CycleResult, found: Sequence[Finding], expect: Expectations
         disturbed=result.disturbed,
         resumed_by=result.resumed_by,
         cpu_wait_share=cpu_wait_share(obs),
+        stall=_stall(result),
     )

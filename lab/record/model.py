@@ -122,6 +122,21 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class StallRecord:
+    """How long a guest's file systems stood still. calls: by the calls of its agent. felt: by a writer in the
+    guest that has each write synced, null when it was not measured. writes: how many it made; usual_ns: the
+    median time of one. thawed_inside: how many file systems the lab's writer thawed, because the agent had
+    not. steps: those of the freeze and the thaw, from the call that froze."""
+
+    calls: Interval
+    felt: Measure | None
+    writes: int
+    usual_ns: int
+    thawed_inside: int
+    steps: tuple[StepRecord, ...] = ()
+
+
+@dataclass(frozen=True)
 class CycleRecord:
     """closure: bounds of hypervisor - lag - gap. used_ns: the used part of the budget. disagreeing: witnesses
     that contradict the pause. noise_ns: the sampler's largest hole elsewhere. at_rest: from the guest's last
@@ -143,7 +158,8 @@ class CycleRecord:
     when it did; it is not failed by what was not done for that reason. resumed_by: "dead-man" or "somebody
     else" when the controller did not resume the guest, else "". cpu_wait_share: the part of the time, from
     before the stop to the end of the watch, for which the guest's QEMU waited for a CPU of the host, all its
-    threads together; null when that was not looked at.
+    threads together; null when that was not looked at. stall: how long its file systems were frozen; null
+    when they were not.
     """
 
     index: int
@@ -197,6 +213,7 @@ class CycleRecord:
     disturbed: str = ""
     resumed_by: str = ""
     cpu_wait_share: float | None = None
+    stall: StallRecord | None = None
 
 
 @dataclass(frozen=True)

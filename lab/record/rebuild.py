@@ -15,6 +15,7 @@ from lab.core.history import (
     DeadManActed,
     ExchangeEnded,
     FactsRead,
+    FilesWritten,
     GuestsFrozen,
     MemoryProven,
     OfGuest,
@@ -88,6 +89,8 @@ def _inside(obs: Observation, event: OfGuest) -> Observation:
             return replace(obs, resync_report=event.said, resync_finished_raw_ns=event.finished_raw_ns)
         case WatcherReported():
             return replace(obs, claims=event.claims, effects=event.effects)
+        case FilesWritten():
+            return replace(obs, writes=event.writes)
         case ProblemMet():
             return replace(obs, problems=(*obs.problems, (event.text.splitlines() or [""])[0]))
         case CycleEnded():
@@ -175,7 +178,7 @@ class _Rebuilding:
         problems = (*obs.problems, CUT_OFF)
         obs = replace(obs, problems=problems, unfinished=True)
         calls = [rescue.call for rescue in obs.rescues if rescue.call is not None]
-        if obs.stop is not None or not calls or not obs.frozen:
+        if obs.stop is not None or not calls or not obs.method.needs_resume:
             return obs
         # The controller was ended while the guest stood still, so it told neither stop nor resume.
         running = self._last_running[index]

@@ -66,7 +66,7 @@ def steps(cell: Cell) -> list[PlanStep]:
             "start", "", f"every guest, and wait until it answers; {cell.resync.about}", cell.resync
         )
         return [*first, PlanStep("shut down", "", "every guest"), patch, start, last]
-    if method.runs_on:
+    if method.runs_on and not method.needs_resume:
         return [*first, patch, last]
     freeze = PlanStep("freeze", f"≤ {format_duration(cycle.budget_ns)}", _frozen(cycle), method)
     return [*first, freeze, patch, back, last]

@@ -39,6 +39,7 @@ from lab.report.numbers import (
 )
 from lab.report.page import LABEL, Page
 from lab.report.resyncs import TOLERANCE_NS, out_again_ns, verdict, watched_ns
+from lab.report.stalls import show_stalls
 from lab.report.statistics import show_statistics
 from lab.report.table import Piece
 from lab.report.text import counted, names
@@ -63,6 +64,7 @@ def show_details(page: Page, run: Run) -> None:
     show_claims(page, run)
     show_effects(page, run)
     show_exchange(page, run)
+    show_stalls(page, run)
     _noise(page, run)
     _busy_host(page, run)
     _clocksources(page, run)

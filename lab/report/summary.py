@@ -26,6 +26,7 @@ from lab.report.reasons import show_reasons
 from lab.report.resync_table import count_cells, is_resync_matrix, rows_needed, show_resync_table
 from lab.report.rollout import show_rollouts
 from lab.report.sections import resync_line, show_budget, show_drift
+from lab.report.stalls import show_stalls
 from lab.report.statistics import show_statistics
 from lab.report.text import clean, counted, names
 from lab.report.tolerances import show_tolerances
@@ -140,6 +141,7 @@ def _key_figures(page: Page, run: Run) -> None:
     paused = [row for row in rows if row.cycle is not None and row.cycle.frozen]
     if paused:
         show_budget(page, run, paused)
+    show_stalls(page, run)
     if len(rows) == 1 and rows[0].cycle is not None and rows[0].cycle.resync is not None:
         cycle, resync = rows[0].cycle, rows[0].cycle.resync
         forecast = resync.forecast

@@ -50,7 +50,9 @@ class Asked:
 def plan_of(asked: Asked, home: Path) -> Plan:
     """The plan of one cycle. UsageError when something that was asked for does not exist or make sense,
     GuestGone when it is a kept guest that has ended."""
-    method = _member(FreezeMethod, asked.method, "--method", (one for one in FreezeMethod if one.freezes))
+    method = _member(
+        FreezeMethod, asked.method, "--method", (one for one in FreezeMethod if one.needs_resume)
+    )
     resync = _member(ResyncMechanism, asked.resync, "--resync", ResyncMechanism)
     hold = HoldPatch(_time(asked.length, "--for"))
     if why := refusal(method, hold):

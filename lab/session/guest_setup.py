@@ -3,8 +3,10 @@ that watch it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
 from lab.controller import CycleGuest
 from lab.core.depth_needs import obstacle
@@ -19,6 +21,7 @@ from lab.guest.session_probe import SessionProbe
 from lab.guest.ssh_route import SshRoute
 from lab.guest.timesync.put_back import PutBack
 from lab.guest.watcher import GuestWatcher
+from lab.guest.writer import GuestWriter
 from lab.host import chronyd
 from lab.host.chronyd import Chronyd
 from lab.host.ntprelay import NtpRelay
@@ -31,6 +34,9 @@ from lab.session.settings import Settings
 
 HOST_IN_GUEST = "10.0.2.2"
 """The address of the host's loopback in a guest on QEMU's user-mode network (QEMU, "Network emulation")."""
+
+SELF_THAW_NS = 2 * NS_PER_S
+"""How long after the end of the budget a guest thaws its own file systems, if nobody else has."""
 
 AGENT_NS = 60 * NS_PER_S
 """The longest time from SSH's first answer to the agent's."""
@@ -114,10 +120,30 @@ class GuestSetup:
         resync = timesync.install(cell.resync, access)
         stack.callback(self._removed, name, resync)
         watcher = self._watcher(spec, probe, cell, stack)
-        if self._relay is None or not cell.resync.uses_ntp:
-            return CycleGuest(name, probe, resync, watcher, cell.id)
-        faulty = _AtFault(resync, self._relay)
-        return CycleGuest(name, probe, faulty, watcher, cell.id, before_freeze=self._relay.begin)
+        begin: list[Callable[[], object]] = []
+        if self._relay is not None and cell.resync.uses_ntp:
+            resync = _AtFault(resync, self._relay)
+            begin.append(self._relay.begin)
+        writer = self._writer(spec, probe, cell, stack)
+        if writer is not None:
+            begin.append(partial(writer.arm, cell.cycle.budget_ns + SELF_THAW_NS))
+
+        def before_freeze() -> None:
+            for each in begin:
+                each()
+
+        return CycleGuest(name, probe, resync, watcher, cell.id, before_freeze=before_freeze, writer=writer)
+
+    def _writer(
+        self, spec: GuestSpec, probe: SessionProbe, cell: Cell, stack: ExitStack
+    ) -> GuestWriter | None:
+        """The writer of a guest whose file systems are to be frozen. None without Python in it."""
+        if probe.depth is not Depth.PYTHON or not cell.cycle.method.traits.freezes_files:
+            return None
+        writer = stack.enter_context(GuestWriter(spec.name, lambda: probe.ssh))
+        self._hypervisor.thaws[spec.name] = writer.thaw
+        stack.callback(self._hypervisor.thaws.pop, spec.name, None)
+        return writer
 
     def _watcher(
         self, spec: GuestSpec, probe: SessionProbe, cell: Cell, stack: ExitStack

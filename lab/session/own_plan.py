@@ -95,7 +95,7 @@ def _works(hypervisor: LibvirtHypervisor, own: OwnDomain) -> str:
     """Which methods work, and why the others do not."""
     hold, good, bad = HoldPatch(NS_PER_S), [], []
     for method in FreezeMethod:
-        if not method.freezes:
+        if not method.needs_resume:
             continue
         why = refusal(method, hold) or own.refusal(method) or hypervisor.own.obstacle(own, method)
         if why:

@@ -16,7 +16,8 @@ import pytest
 from lab.hypervisor import domains
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connection import connect
-from lab.hypervisor.deadman.rescue import ResumePlan, to_message
+from lab.hypervisor.deadman.messages import to_message
+from lab.hypervisor.deadman.rescue import ResumePlan
 from lab.hypervisor.domain import Accelerator, DomainSpec, render
 from lab.process.clock import HostClock
 from tests.driver.controllers import CONTROLLER, LATE_NS, DeadManProcess

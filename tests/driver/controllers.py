@@ -18,7 +18,8 @@ import json, os, sys, time
 from pathlib import Path
 from lab.hypervisor.deadman.channel import Token
 from lab.hypervisor.deadman.client import Charge, DeadMan
-from lab.hypervisor.deadman.rescue import from_message, now
+from lab.hypervisor.deadman.messages import from_message
+from lab.hypervisor.deadman.rescue import now
 
 asked = json.loads(sys.argv[1])
 man, token = DeadMan(), Token()

@@ -81,6 +81,7 @@ def test_bash_is_offered_what_is_there(offers: Offers, tmp_path: Path) -> None:
     assert offers("drift", "w") == offers("ssh", "w") == offers("console", "w") == ["web-0"]
     assert offers("freeze", "") == ["db-0", "web-0"]
     ways = ["suspend", "sigstop", "host-sleep", "save-restore", "guest-sleep"]
+    ways += ["snapshot", "snapshot-state"]
     assert offers("freeze", "--method", "") == ways
     assert {"agent", "push", "vmclock"} <= set(offers("freeze", "--resync", ""))
     assert offers("freeze", "--probe", "a") == ["auto", "agent"]

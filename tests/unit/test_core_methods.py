@@ -340,7 +340,7 @@ def test_every_method_says_what_it_is(method: FreezeMethod) -> None:
     traits = method.traits
     assert traits.about
     assert [traits.freezes, traits.boots_anew, method.runs_on].count(True) == 1
-    assert bool(traits.plan) is method.freezes
+    assert bool(traits.plan) is method.needs_resume
     assert bool(traits.without_pause) is not method.freezes
     assert not (traits.copies_memory and traits.shares_memory)
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from lab.core.claims import Claim
 from lab.core.effects import Effects
+from lab.core.file_stall import FileWrites
 from lab.core.method import FreezeMethod
 from lab.core.timeline import Call, CpuWait, Heartbeat, MemoryProof, ProbeFacts, Reading, SamplerReport, Step
 from lab.core.timesync_setup import Setup
@@ -194,6 +195,15 @@ class WatcherReported(OfGuest):
 
     claims: tuple[Claim, ...]
     effects: Effects | None
+
+
+@dataclass(frozen=True)
+class FilesWritten(OfGuest):
+    """The record of the writer in a guest whose file systems were frozen. None: it has none."""
+
+    KIND: ClassVar[str] = "writes"
+
+    writes: FileWrites | None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ needs stands in that program: the guest compiles every line at each start. vermi
     memory_filler    guest/fill.py                fills memory with pages that do not compress, and verifies
     golden_probe     guest/identity.py            the same in golden guests, and makes guests of their copies
     clock_setter     guest/timesync/push.py       steps the clock as the host says, reads the RTC
+    disk_writer      guest/writer.py              writes and syncs, and thaws file systems
     time_keepers     guest/discipline.py          prints what the kernel and /proc show of who keeps the clock
 
     part             what it holds

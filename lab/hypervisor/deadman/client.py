@@ -15,7 +15,8 @@ from pathlib import Path
 
 from lab.errors import HypervisorError, MachineError
 from lab.hypervisor.deadman.channel import BEAT_S, SILENT_S, pair, receive, send
-from lab.hypervisor.deadman.rescue import ResumePlan, to_message
+from lab.hypervisor.deadman.messages import to_message
+from lab.hypervisor.deadman.rescue import ResumePlan
 from lab.process import runner
 from lab.threads import Worker
 

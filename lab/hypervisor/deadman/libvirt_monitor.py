@@ -143,6 +143,15 @@ def restore(home: str, uri: str, path: str) -> tuple[Stamp, Stamp]:
         return called, _CLOCK.now()
 
 
+def thaw(uri: str, uuid: str, wait_s: float) -> int:
+    """Thaw the file systems of a daemon's domain through its agent. Returns how many were frozen.
+    HypervisorError when libvirt or the agent fails."""
+    with _connection("", uri) as connection, mapped("its file systems cannot be thawed", uuid):
+        domain = connection.lookupByUUIDString(uuid)
+        domain.agentSetResponseTimeout(round(wait_s), 0)
+        return int(domain.fsThaw())
+
+
 def relaunch(
     guest: str, home: str, domain_xml: str, *, memory_file: str, state_file: str, agents: str
 ) -> tuple[Stamp, Stamp] | None:

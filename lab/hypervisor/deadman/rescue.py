@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from lab.errors import HypervisorError
 from lab.hypervisor.deadman.channel import Token
@@ -238,24 +238,3 @@ class Opened:
             process.close()
         if self._token is not None:
             self._token.close()
-
-
-RESCUES: dict[str, type[ResumePlan]] = {
-    kind.__name__: kind for kind in (Continue, Wake, HandOver, Restore, Relaunch)
-}
-
-
-def to_message(rescue: ResumePlan) -> dict[str, Any]:
-    """A rescue as a JSON object."""
-    return {"way": type(rescue).__name__, **asdict(rescue)}
-
-
-def from_message(message: dict[str, Any]) -> ResumePlan:
-    """The rescue of a JSON object. KeyError or TypeError when a controller of this version cannot have sent
-    it."""
-    values = dict(message)
-    kind = RESCUES[values.pop("way")]
-    for name in ("monitor", "successor"):
-        if name in values:
-            values[name] = MonitorAddress(**values[name])
-    return kind(**values)

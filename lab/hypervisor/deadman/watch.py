@@ -24,7 +24,8 @@ from lab.core.timeline import Call
 from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError
 from lab.hypervisor.deadman.channel import BEAT_S, SILENT_S, receive, send
-from lab.hypervisor.deadman.rescue import TRY_S, Opened, Rescued, from_message, now
+from lab.hypervisor.deadman.messages import from_message
+from lab.hypervisor.deadman.rescue import TRY_S, Opened, Rescued, now
 from lab.hypervisor.process import QemuProcess, set_oom_score
 from lab.hypervisor.qmp import MonitorError
 

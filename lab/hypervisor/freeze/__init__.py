@@ -3,7 +3,7 @@
 `make` creates the freeze of a method. lab.core.method describes what each method is, needs and predicts.
 
 - `base`: the steps of every freeze, and the data for the dead-man.
-- `suspend`, `sigstop`, `host_sleep`, `guest_sleep`, `reboot`: the guest keeps its process.
+- `suspend`, `sigstop`, `host_sleep`, `guest_sleep`, `snapshot`, `reboot`: the guest keeps its process.
 - `save_restore`, `in_place`, `cold`: the guest moves to another process; `cold` is in-place without an
 overlap.
 """
@@ -22,6 +22,7 @@ from lab.hypervisor.freeze.host_sleep import HostSleep
 from lab.hypervisor.freeze.in_place import Exchange
 from lab.hypervisor.freeze.save_restore import SaveRestore
 from lab.hypervisor.freeze.sigstop import Sigstop
+from lab.hypervisor.freeze.snapshot import Snapshot, SnapshotWithState
 from lab.hypervisor.freeze.suspend import Suspend
 from lab.ports import Freezing
 
@@ -39,6 +40,8 @@ MAKERS: Mapping[FreezeMethod, Maker] = {
     FreezeMethod.SAVE_RESTORE: SaveRestore,
     FreezeMethod.IN_PLACE: _exchange,
     FreezeMethod.GUEST_SLEEP: GuestSleep,
+    FreezeMethod.SNAPSHOT: Snapshot,
+    FreezeMethod.SNAPSHOT_STATE: SnapshotWithState,
     FreezeMethod.REBOOT: Nothing,
     FreezeMethod.NONE: Nothing,
 }
@@ -51,7 +54,8 @@ def make(context: LibvirtContext, guest: str, freezing: Freezing) -> Freeze:
 
 def make_for_resume(context: LibvirtContext, guest: str, freezing: Freezing) -> Freeze:
     """The freeze to resume a guest that an earlier process has frozen, or that is not frozen. libvirt's
-    resume works for every method except those that stop the monitor as well."""
-    if freezing.method.freezes and freezing.method.traits.monitor_answers:
+    resume works for every method except those that stop the monitor or file systems as well."""
+    method = freezing.method
+    if method.freezes and method.traits.monitor_answers and not method.traits.freezes_files:
         return Suspend(context, guest, freezing)
     return make(context, guest, freezing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ cycle:
   before: 3s
   watch: 6s
 matrix:
-  method: [save-restore, guest-sleep, host-sleep]
+  method: [save-restore, guest-sleep, host-sleep, snapshot-state]
 expect:
   pause: {at_least: 1s}
   in_time: {within: 5s, tolerance: 1s, hold: 1s}
@@ -34,6 +35,17 @@ cycle:
   settle: 500ms
   before: 2s
   watch: 4s
+"""
+
+SNAPSHOT = """
+name: snapshot
+resync: none
+cycle:
+  method: snapshot
+  patch: {hold: 25s}
+  settle: 0s
+  before: 1s
+  watch: 1s
 """
 
 RUNS_ON = """
@@ -57,16 +69,41 @@ def run(cli: Cli, playbook: str) -> tuple[int, dict[str, Any], str]:
 
 def test_a_matrix_of_methods_and_what_they_predict(cli: Cli) -> None:
     status, seen, said = run(cli, MATRIX)
-    assert [cell["id"] for cell in seen["cells"]] == ["save-restore", "guest-sleep", "host-sleep"]
+    assert [cell["id"] for cell in seen["cells"]] == [
+        *("save-restore", "guest-sleep", "host-sleep", "snapshot-state")
+    ]
     cycles = {guest["cell"]: guest["cycles"][0] for guest in seen["guests"]}
     for cell, cycle in cycles.items():
         assert cycle["regime"] == ("jumped" if cell == "host-sleep" else "resumed"), (cell, cycle["problems"])
         assert all(held["agrees"] is not False for held in cycle["predictions"]), cycle["predictions"]
     assert {"save", "restore"} <= {step["name"] for step in cycles["save-restore"]["steps"]}
     assert cycles["guest-sleep"]["boot_id_unchanged"]
+    stall = cycles["snapshot-state"]["stall"]
+    assert stall["thawed_inside"] == 0
+    assert stall["felt"]["high_ns"] >= stall["calls"]["low_ns"] >= 1_000_000_000
     assert status == 0, said
     assert not cli.left()
     assert not list((cli.home / "saved").glob("*"))
+
+
+def test_frozen_file_systems_are_thawed_when_the_controller_is_killed(
+    cli: Cli, eventually: Callable[..., Any]
+) -> None:
+    path = cli.home / "playbook.yaml"
+    path.write_text(SNAPSHOT)
+    process = cli.start("run", str(path))
+    eventually(lambda: '"kind":"freeze"' in cli.journal())
+    process.kill()
+    eventually(lambda: '"kind":"deadman"' in cli.journal())
+    acted = next(line for line in map(json.loads, cli.journal().splitlines()) if line["kind"] == "deadman")
+    assert (acted["act"], acted["text"]) == ("resumed", "its file systems were thawed"), acted
+    overlays = list((cli.home / "guests").rglob("freezelab-*.qcow2"))
+    assert len(overlays) == 1
+    recovered = cli("recover", "--keep")
+    assert "was written back" in recovered.stdout, recovered.stderr
+    assert not overlays[0].exists()
+    assert cli("recover").returncode == 0
+    assert not cli.left()
 
 
 def test_a_patch_that_needs_a_reboot(cli: Cli) -> None:
