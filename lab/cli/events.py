@@ -75,6 +75,13 @@ def serve(
     cloud: Annotated[
         str, typer.Option(metavar="CLOUD", help="Whose metadata service answers: azure or gce.")
     ] = "azure",
+    control: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS:PORT",
+            help="The control side over TCP as well; whoever reaches it controls events.",
+        ),
+    ] = "",
     name: Annotated[str, typer.Option(metavar="NAME", help="The service's name.")] = "default",
 ) -> None:
     """Run the service until Ctrl-C, with a line for each occurrence."""
@@ -108,12 +115,15 @@ def serve(
     )
     wanted = Wanted(sets or [], scale_sets or [], compute_names or [], instance or [])
     listeners = listen or ([] if inside else [LISTEN])
-    options = ServiceOptions(name, rules, listeners, inside or [], wanted, answers)
+    options = ServiceOptions(name, rules, listeners, inside or [], wanted, answers, control)
     page = Page(stdout_console())
     try:
         with Signals(), serving(home(), options, HostClock()) as service:
             bound, guests, within = service.bound, service.instances, service.inside
             show_service(page, name, factor, bound, guests, service.socket, within, answers.cloud)
+            if service.control:
+                page.parts([f"control: {service.control}/openapi.json", "whoever reaches it controls events"])
+                page.blank()
             log = Log(page)
             for entry, event in service.entries():
                 log.show(entry, event)

@@ -47,12 +47,13 @@ def schema(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="playbook|run|progress|comparison",
-            autocompletion=completion.words("playbook", "run", "progress", "comparison"),
+            metavar="playbook|run|progress|comparison|events",
+            autocompletion=completion.words("playbook", "run", "progress", "comparison", "events"),
         ),
     ],
 ) -> None:
-    """Print the JSON schema of playbooks, of run.json, of run --json-lines or of compare --json."""
+    """Print the JSON schema of playbooks, run.json, run --json-lines or compare --json, or the OpenAPI
+    document of the control socket of `events serve`."""
     if what == "playbook":
         from lab.playbook import schema_text
 
@@ -69,8 +70,13 @@ def schema(
         from lab.record.comparison import comparison_schema
 
         typer.echo(json.dumps(comparison_schema(), indent=1))
+    elif what == "events":
+        from lab.events.openapi import openapi
+
+        typer.echo(json.dumps(openapi(), indent=1))
     else:
-        raise UsageError(f"there is no schema {what!r}", hint="known: playbook, run, progress, comparison")
+        known = "playbook, run, progress, comparison, events"
+        raise UsageError(f"there is no schema {what!r}", hint=f"known: {known}")
 
 
 @commands.command()

@@ -6,9 +6,9 @@ folder while it runs, so a folder without a lock was left by a killed service, a
 
     GET  /service                the service and its guests
     GET  /events                 all events that were announced
-    POST /events                 announce: guests, all, type, notice_ns, duration_s, source, description,
-                                 answers, restarts, over_after_ns
+    POST /events                 announce
     POST /events/ID/VERB         approve, start, cancel, finish
+    GET  /openapi.json           what these take and answer (events.openapi)
 """
 
 from __future__ import annotations
@@ -29,10 +29,8 @@ from lab.core.scheduled.requests import Answer, Request
 from lab.errors import FreezelabError, MachineError, UsageError
 from lab.events.client import NAME
 from lab.events.event_operator import EventOperator
+from lab.events.openapi import ANNOUNCE, SCHEMA, VERBS, mismatch, openapi
 from lab.events.protocol import HttpListener
-
-SCHEMA = "freezelab.service/1"
-VERBS = ("approve", "start", "cancel", "finish")
 
 
 @contextmanager
@@ -93,26 +91,31 @@ def control_listener(desk: EventOperator, about: dict[str, Any]) -> HttpListener
             return _json(HTTPStatus.OK, _act(desk, about, request))
         except FreezelabError as error:
             return _error(error.what, error.where, error.hint)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, RecursionError) as error:
             return _error(f"invalid: {error}")
 
     return HttpListener(answer, lambda status, why: _error(f"{status.phrase.lower()}: {why}"))
 
 
 def _act(desk: EventOperator, about: dict[str, Any], request: Request) -> dict[str, Any]:
+    if any(name.lower() == "origin" for name, _ in request.headers):
+        raise UsageError("not for pages in a browser", hint="a request has no Origin header")
     match request.verb, request.path.strip("/").split("/"):
+        case "GET", ["openapi.json"]:
+            return openapi()
         case "GET", ["service"]:
             return {"schema": SCHEMA, **about, "guests": desk.guests()}
         case "GET", ["events"]:
             return {"schema": SCHEMA, "events": desk.events()}
         case "POST", ["events"]:
             asked = json.loads(request.body)
-            over_after = asked.get("over_after_ns")
+            if why := mismatch(asked, ANNOUNCE):
+                raise UsageError(why)
             made = desk.announce(
-                list(map(str, asked.get("guests", ()))),
-                bool(asked.get("all")),
+                asked.get("guests", ()),
+                asked.get("all", False),
                 _announcement(asked, desk),
-                None if over_after is None else int(over_after),
+                asked.get("over_after_ns"),
             )
             return {"schema": SCHEMA, "events": made}
         case "POST", ["events", event, verb] if verb in VERBS:
@@ -124,7 +127,7 @@ def _answer(given: str | dict[str, str]) -> OnPurpose:
     """The fault for an answer in the request's JSON: a fault's name, or an object with a text."""
     if isinstance(given, str):
         return on_purpose(given, lambda _: "")
-    return Recorded(str(given["name"]), str(given["body"]))
+    return Recorded(given["name"], given["body"])
 
 
 def _json(status: HTTPStatus, value: object) -> Answer:
@@ -137,16 +140,15 @@ def _error(what: str, where: str = "", hint: str = "") -> Answer:
 
 
 def _announcement(asked: dict[str, Any], desk: EventOperator) -> Announcement:
-    kind, notice, duration = asked.get("type"), asked.get("notice_ns"), asked.get("duration_s")
     return Announcement(
-        type=None if kind is None else EventType(kind),
-        notice_ns=None if notice is None else int(notice),
-        duration_s=None if duration is None else int(duration),
+        type=EventType(asked.get("type", EventType.FREEZE)),
+        notice_ns=asked.get("notice_ns"),
+        duration_s=asked.get("duration_s"),
         source=EventSource(asked.get("source", EventSource.PLATFORM)),
-        description=str(asked.get("description", "")),
+        description=asked.get("description", ""),
         time_factor=desk.time_factor,
         cloud=desk.cloud,
         service=ServiceFaults(
-            answers=tuple(map(_answer, asked.get("answers", ()))), restarts=bool(asked.get("restarts"))
+            answers=tuple(map(_answer, asked.get("answers", ()))), restarts=asked.get("restarts", False)
         ),
     )

@@ -151,7 +151,7 @@ class MetadataService:
         is that guest. KeyError: no such guest. MachineError when it cannot listen there."""
         if guest not in self.instances:
             raise KeyError(guest)
-        made = _tcp_socket(host, port)
+        made = tcp_socket(host, port)
         address, bound = made.getsockname()[:2]
         self.serve(self._listener(guest), made)
         return address, bound
@@ -277,7 +277,8 @@ def unix_socket(path: Path) -> socket.socket:
     return made
 
 
-def _tcp_socket(host: str, port: int) -> socket.socket:
+def tcp_socket(host: str, port: int) -> socket.socket:
+    """A socket that listens at this address. MachineError when it cannot."""
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]

@@ -14,8 +14,8 @@ from lab.core.scheduled.model import Event, Happening, Rules
 from lab.events.client import SOCKET
 from lab.events.control import claimed, control_listener
 from lab.events.event_operator import EventOperator
-from lab.events.service import MetadataService, unix_socket
-from lab.session.listeners import Listener, Wanted, instances_of, listeners_of
+from lab.events.service import MetadataService, tcp_socket, unix_socket
+from lab.session.listeners import Listener, Wanted, address_of, instances_of, listeners_of
 
 if TYPE_CHECKING:
     from lab.ports import Clock
@@ -26,7 +26,8 @@ TURN_NS = 50_000_000
 
 @dataclass(frozen=True)
 class ServiceOptions:
-    """Options of `events serve`. listen: ADDRESS:PORT[=GUEST]. inside: names of kept guests."""
+    """Options of `events serve`. listen: ADDRESS:PORT[=GUEST]. inside: names of kept guests. control:
+    ADDRESS:PORT of the control side, "" for the Unix socket alone."""
 
     name: str
     rules: Rules
@@ -34,10 +35,12 @@ class ServiceOptions:
     inside: Sequence[str]
     wanted: Wanted
     answers: CloudAnswers = field(default_factory=CloudAnswers)
+    control: str = ""
 
 
 class RunningService:
-    """A service that runs. bound: its listeners. instances: its guests. inside: kept guests that reach it."""
+    """A service that runs. bound: its listeners. instances: its guests. inside: kept guests that reach it.
+    control: the URL of the control side, "" for the Unix socket alone."""
 
     def __init__(
         self,
@@ -47,9 +50,10 @@ class RunningService:
         bound: Sequence[Listener],
         instances: Sequence[InstanceInfo],
         inside: Sequence[str],
+        control: str = "",
     ) -> None:
         self._service, self._operator, self._clock = service, operator, clock
-        self.bound, self.instances, self.inside = bound, instances, inside
+        self.bound, self.instances, self.inside, self.control = bound, instances, inside, control
 
     def socket(self, guest: str) -> Path:
         """The Unix socket of a guest's listener."""
@@ -100,6 +104,12 @@ def serving(home: Path, options: ServiceOptions, clock: Clock) -> Iterator[Runni
             "time_factor": options.rules.time_factor,
             "doors": bound,
         }
-        service.serve(control_listener(operator, described), unix_socket(folder / SOCKET))
+        control, control_at = control_listener(operator, described), ""
+        service.serve(control, unix_socket(folder / SOCKET))
+        if options.control:
+            listener = tcp_socket(*address_of(options.control, "--control"))
+            host, port = listener.getsockname()[:2]
+            control_at = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            service.serve(control, listener)
         inside = [guest.name for guest in kept]
-        yield RunningService(service, operator, clock, bound, instances, inside)
+        yield RunningService(service, operator, clock, bound, instances, inside, control_at)

@@ -49,13 +49,18 @@ def listeners_of(listen: Sequence[str]) -> list[Listener]:
     spare = (f"web-{n}" for n in range(len(listen) + len(named)) if f"web-{n}" not in named)
     for text in listen:
         address, _, guest = text.partition("=")
-        host, colon, port = address.rpartition(":")
-        if not colon or not port.isdecimal() or not port.isascii() or int(port) > 65535 or not host:
-            raise UsageError(
-                f"not an address: {address!r}", where="--listen", hint="write it like 127.0.0.1:8169=web-0"
-            )
-        found.append((host.strip("[]"), int(port), _checked(guest or next(spare), "--listen")))
+        host, port = address_of(address, "--listen", "=web-0")
+        found.append((host, port, _checked(guest or next(spare), "--listen")))
     return found
+
+
+def address_of(text: str, option: str, more: str = "") -> tuple[str, int]:
+    """Host and port of ADDRESS:PORT. more: what follows it in a message. UsageError for an invalid one."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdecimal() or not port.isascii() or int(port) > 65535 or not host:
+        hint = f"write it like 127.0.0.1:8169{more}"
+        raise UsageError(f"not an address: {text!r}", where=option, hint=hint)
+    return host.strip("[]"), int(port)
 
 
 def instances_of(listened: Sequence[str], kept: Sequence[KeptGuest], wanted: Wanted) -> list[InstanceInfo]:
