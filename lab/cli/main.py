@@ -158,7 +158,6 @@ def run(
     verbose: Verbose = False,
 ) -> None:
     """Freeze guests, patch the host, resume, measure, judge."""
-    from lab.playbook import load
     from lab.session.run import RunOptions, with_counts
 
     live = live_outputs(metrics, json_lines=json_lines, as_json=as_json)
@@ -166,8 +165,8 @@ def run(
     if resumed is not None and playbook is None:
         file, read = None, resumed.start.plan
     else:
-        file = _file_of("first-freeze" if playbook is None else playbook)
-        read = load(file)
+        named = "first-freeze" if playbook is None else playbook
+        file, read = _file_of(named), _plan(named)
     plan = with_counts(read, repeat, control)
     earlier = _earlier(resumed, plan) if resumed is not None else None
     options = RunOptions(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from lab.cli import ci, streams
-from lab.errors import FreezelabError, UsageError
+from lab.errors import FreezelabError, MachineError, UsageError
 from lab.session.signals import Signals
 
 if TYPE_CHECKING:
@@ -120,7 +120,10 @@ def execute(
                         show(stopped.run, stopped.folder, as_json, junit, verbose, silent=silent)
                 except streams.Undelivered:
                     streams.silence_stdout()  # the terminal has gone, which may be what stopped the run
-                live.ended(stopped.exit_code, str(stopped.failure))
+                try:
+                    live.ended(stopped.exit_code, str(stopped.failure))
+                except MachineError as error:  # the metrics file: why the run was stopped comes last
+                    streams.note(str(error))
                 fail(stopped.failure, stopped.exit_code)
         github.run = done
         live.judged(done, folder)

@@ -43,6 +43,7 @@ def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ends:
         in_cells: BaseException | None = None,
         removing: BaseException | None = None,
         closing: BaseException | None = None,
+        metrics: str = "",
     ) -> Result:
         (tmp_path / "old").mkdir()
         history = read_history(unpacked(name, tmp_path / "old"))
@@ -92,7 +93,9 @@ def ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ends:
         monkeypatch.setattr(run, "Cells", cast(Any, Cells))
         monkeypatch.setattr(streams, "prepare", lambda: None)
         monkeypatch.setattr(streams, "delivered", nullcontext)
-        return CliRunner().invoke(main.app, ["run", "-q", "--json"])
+        return CliRunner().invoke(
+            main.app, ["run", "-q", "--json", *(["--metrics", metrics] if metrics else [])]
+        )
 
     return end
 
@@ -147,6 +150,16 @@ def test_what_ends_a_run_early_makes_it_inconclusive_and_is_its_exit_code(
     assert done.exit_code == code, done.output
     assert run_json(tmp_path)["outcome"] == "inconclusive"
     assert str(next(iter(failing.values()))) in done.stderr
+
+
+def test_why_a_run_ended_is_told_after_what_could_not_be_written(ends: Ends) -> None:
+    done = ends(PASSED, in_cells=GuestError("it does not boot"), metrics="/dev/full")
+    assert done.exit_code == 4, done.output
+    metrics, why = done.stderr.splitlines()[-2:]
+    assert (metrics, why) == (
+        "freezelab: /dev/full: cannot be written: No space left on device",
+        "freezelab: it does not boot",
+    )
 
 
 def test_a_signal_after_the_run_ends_it_with_its_report(ends: Ends, tmp_path: Path) -> None:
