@@ -17,6 +17,7 @@ from lab.core.scheduled.instance import (
     Given,
     InstanceInfo,
     refusal,
+    scale_set_host,
     scale_set_name,
 )
 from lab.errors import UsageError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # `events serve` starts without SSH
 Listener = tuple[str, int, str]
 """Address, port and guest."""
 
+_COMPUTER_NAME = ("compute", "osProfile", "computerName")
 _GUEST = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -71,6 +73,7 @@ def instances_of(listened: Sequence[str], kept: Sequence[KeptGuest], wanted: Wan
         raise UsageError(f"there are two sets named {min(both)}", where="--scale-set")
     member_of: dict[str, str] = {}
     numbered: dict[str, str] = {}
+    hosts: dict[str, str] = {}
     for name, members in (*sets.items(), *scale_sets.items()):
         for number, guest in enumerate(members):
             if guest in member_of:
@@ -78,6 +81,7 @@ def instances_of(listened: Sequence[str], kept: Sequence[KeptGuest], wanted: Wan
             member_of[guest] = name
             if name in scale_sets:
                 numbered[guest] = scale_set_name(name, number)
+                hosts[guest] = scale_set_host(name, number)
     machines = {guest.name: guest for guest in kept}
     guests = list(dict.fromkeys([*machines, *listened, *member_of]))
     names = numbered | _names(wanted.names, guests, numbered)
@@ -87,7 +91,10 @@ def instances_of(listened: Sequence[str], kept: Sequence[KeptGuest], wanted: Wan
     instances: list[InstanceInfo] = []
     for number, guest in enumerate(guests):
         about = machines[guest].about() if guest in machines else made_up(guest, number)
-        about = replace(about, name=names.get(guest, guest), given=given)
+        own = given
+        if guest in hosts and guest not in machines:  # an invented machine's host name is as in Azure
+            own = ((_COMPUTER_NAME, hosts[guest]), *given)
+        about = replace(about, name=names.get(guest, guest), given=own)
         if group := member_of.get(guest, ""):
             place = count[group] = count.get(group, -1) + 1
             scales = group in scale_sets

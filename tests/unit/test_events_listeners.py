@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.core.scheduled.instance import find, metadata
 from lab.errors import UsageError
 from lab.session.kept_guests import KeptGuest
 from lab.session.listeners import Wanted, instances_of, listeners_of
@@ -59,9 +60,13 @@ def test_doors_and_sets() -> None:
         ("a", "vm_0", "vm", True),
         ("b", "vm_1", "vm", True),
     ]
-    assert {one.given for one in instances} == {
-        ((("compute", "zone"), "1"), (("compute", "tags", "a"), "b=c"))
-    }
+    given = (("compute", "zone"), "1"), (("compute", "tags", "a"), "b=c")
+    assert {one.given for one in instances if not one.scale_set} == {given}
+    where = ["compute", "osProfile", "computerName"]
+    hosts = [find(metadata(one), where) for one in instances]
+    assert hosts == ["web-0", "web-1", "web-2", "x", "vm000000", "vm000001"]
+    [own, _] = instances_of([], [], Wanted(scale_sets=["vm=a,b"], instance=["/".join(where) + "=mine"]))
+    assert find(metadata(own), where) == "mine"
     assert len({one.address for one in instances}) == len({one.mac for one in instances}) == len(instances)
 
 
