@@ -43,6 +43,7 @@ class Expectations:
     These checks always apply: the cycle closes, the budget is kept, the patch succeeds, the guest has not
     rebooted.
 
+    stall_at_most_ns: the longest stall of file systems that a snapshot freezes.
     in_time_within_ns: from the resume to the first instant from which |offset| stays within tolerance_ns for
         hold_ns.
     final_offset_ns: largest |offset| at the end of the watch.
@@ -68,4 +69,5 @@ class Expectations:
     notice: NoticeExpectations = NoticeExpectations()
     rollout: RolloutEnd = RolloutEnd.COMPLETE
     skew_ns: int | None = None
+    stall_at_most_ns: int | None = None
     must_fail: MustFail | None = None

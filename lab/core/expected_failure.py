@@ -26,6 +26,7 @@ class Failure(StrEnum):
     BUDGET = "budget"
     REGIME = "regime"
     PAUSE = "pause"
+    STALL = "stall"
     IN_TIME = "in time"
     RESYNC = "resync"
     RESYNC_AGAIN = "resync again"

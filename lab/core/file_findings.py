@@ -11,7 +11,7 @@ from lab.core.verdict import Finding, Outcome, at_most
 
 
 class FileFindings(CycleFindings):
-    """The finding `file systems`."""
+    """The findings `file systems` and `stall`."""
 
     def file_systems(self) -> Iterator[Finding]:
         """Whether they stood still within the budget, as a writer in the guest felt it as well, and were
@@ -40,3 +40,19 @@ class FileFindings(CycleFindings):
                 f"{format_interval(stall.calls)}"
             )
         yield self._finding(metric, expectation, text, outcome, why)
+
+    def stall(self) -> Iterator[Finding]:
+        """Whether file systems stood still for no longer than expected."""
+        limit, stall = self.expect.stall_at_most_ns, self.result.stall
+        if limit is None or not self.obs.method.traits.freezes_files or self.obs.stop is None:
+            return
+        expectation = f"at most {format_duration(limit)}"
+        if stall is None:
+            why = "it is not known how long the file systems were frozen"
+            yield self._finding("stall", expectation, "not measured", Outcome.INCONCLUSIVE, why)
+            return
+        value = stall.felt or stall.calls
+        outcome = at_most(limit, value.low_ns, value.high_ns)
+        text = format_interval(value)
+        why = "" if outcome is Outcome.PASSED else f"file systems stood still for {text}, over {expectation}"
+        yield self._finding("stall", expectation, text, outcome, why)

@@ -19,7 +19,7 @@ def findings(result: CycleResult, expect: Expectations) -> list[Finding]:
     guest, files = GuestFindings(result, expect), FileFindings(result, expect)
     checks = (
         pause.observed, pause.patch, pause.freeze, pause.memory, pause.back, pause.budget, pause.closure,
-        pause.regime, pause.pause, pause.vcpus_at_rest, files.file_systems, resync.in_time,
+        pause.regime, pause.pause, pause.vcpus_at_rest, files.file_systems, files.stall, resync.in_time,
         resync.as_predicted, resync.final_offset, resync.drift, guest.same_boot, guest.kernel_log,
         guest.effects,
     )  # fmt: skip

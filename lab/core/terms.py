@@ -25,7 +25,7 @@ playbook: a YAML file that says what is done and what is expected; a plan is wha
 freeze: the maintenance: a guest is stopped by a method, and resumed
 method: how a guest is frozen: suspend, host-sleep, save-restore, snapshot and others
 patch: what is done to the host meanwhile
-file systems: how long a snapshot's frozen file systems stood still, by two witnesses: calls and a writer
+file systems, stall: how long a snapshot's file systems stood still, by two witnesses: calls and a writer
 budget: how long a guest may stand still; used is the time until it was resumed, an upper limit
 cycle, cycles: one freeze with all that is measured before and after
 control, control cycle: a cycle without a freeze: it shows the noise

@@ -59,7 +59,9 @@ class LibvirtContext:
     specs: the specifications of guests that were started here. successors: those of their successors that
     were started and wait, while the guests run in another process. own, leases: of domains of the user's own,
     by guest. strangers: guests whose agent has not been used since its channel was reset. on_step: called
-    with (guest, step) before each step of a freeze that has several; tests make steps fail there.
+    with (guest, step) before each step of a freeze that has several; tests make steps fail there. thaws: what
+    thaws a guest's file systems from inside, by guest; FreezelabError when it cannot. forgetful: guests whose
+    agent takes file systems for frozen that others have thawed.
     """
 
     def __init__(self, connection: Any, uri: str, home: Path, clock: Clock, root: Root | None) -> None:
@@ -72,6 +74,7 @@ class LibvirtContext:
         self.own: dict[str, OwnDomain] = {}
         self.leases: dict[str, OwnLease] = {}
         self.thaws: dict[str, Callable[[], object]] = {}
+        self.forgetful: set[str] = set()
         self.on_step: Callable[[str, str], None] = lambda _guest, _step: None
         self._lock = threading.RLock()
         self._processes: dict[str, QemuProcess] = {}

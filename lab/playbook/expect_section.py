@@ -77,6 +77,24 @@ class PauseSection(BaseModel):
             raise Wrong(what, f"write {budget} or less", within=("pause", "at_least"))
 
 
+class StallSection(BaseModel):
+    """The limit of a snapshot's stall, by the host's clock."""
+
+    model_config = section("{at_most: 3s}")
+
+    at_most: Duration = needed("The longest stall that passes.", "3s")
+
+    def fits(self, cycle: CycleSection) -> None:
+        """Wrong when no stall of such a cycle could pass; Clash when its method freezes no file systems."""
+        if not cycle.way.traits.freezes_files:
+            what = f"method {cycle.way} freezes no file systems, so stall has no meaning"
+            raise Clash(what, "delete it, or set cycle.method to snapshot", "stall", senseless=False)
+        least = cycle.patch.to_plan().shortest_ns
+        if least >= self.at_most:
+            what = f"the patch alone takes {format_duration(least)}, so every stall would fail"
+            raise Wrong(what, f"write more than {format_duration(least)}", within=("stall", "at_most"))
+
+
 class InTime(BaseModel):
     """When the guest's clock has to be back on the host's, and to stay there."""
 
@@ -122,6 +140,9 @@ class Expect(BaseModel):
         "some of both.",
     )
     pause: PauseSection | None = default(None, "How long the pause may be.")
+    stall: StallSection | None = default(
+        None, "How long a snapshot's file systems may stand still, as a writer in the guest feels it."
+    )
     in_time: InTime | None = default(None, "How soon the clock is back in time.")
     resync: Repaired = default(
         Repair.ANY,
@@ -170,6 +191,7 @@ class Expect(BaseModel):
             Failure.REGIME: (self.regime is not None, "regime: resumed"),
             Failure.PAUSE: (self.pause is not None, "pause: {at_most: 6s}"),
             Failure.RESYNC: (self.resync is Repair.AS_PREDICTED, "resync: as-predicted"),
+            Failure.STALL: (self.stall is not None, "stall: {at_most: 3s}"),
             Failure.KERNEL_LOG: (self.kernel_log is KernelLog.CLEAN, "kernel_log: clean"),
         }
         for failure in self.failures:
@@ -188,6 +210,8 @@ class Expect(BaseModel):
                     raise Clash(what, "delete it", key, senseless=False)
         elif self.pause:
             self.pause.fits(cycle)
+        if self.stall:
+            self.stall.fits(cycle)
         if self.in_time:
             needed = self.in_time.within + self.in_time.hold
             if cycle.watch < needed:
@@ -242,5 +266,6 @@ class Expect(BaseModel):
             notice=self.notice.to_plan() if self.notice else NoticeExpectations(),
             rollout=self.rollout or RolloutEnd.COMPLETE,
             skew_ns=self.skew.within if self.skew else None,
+            stall_at_most_ns=self.stall.at_most if self.stall else None,
             must_fail=MustFail(tuple(self.failures)) if self.outcome is Outcome.FAILED else None,
         )

@@ -265,6 +265,8 @@ def _expectations(plan: Plan) -> Iterator[tuple[str, str]]:
     ]
     if any(limits):
         yield "pause", ", ".join(filter(None, limits))
+    if expect.stall_at_most_ns is not None:
+        yield "stall", f"at most {format_duration(expect.stall_at_most_ns)}"
     if expect.in_time_within_ns is not None:
         within, tolerance = format_duration(expect.in_time_within_ns), format_duration(expect.tolerance_ns)
         hold_text = format_duration(expect.hold_ns)

@@ -48,6 +48,28 @@ def methods(lab: Lab) -> dict[str, Any]:
     return {method: lab.run(method) for method in ("suspend", "sigstop", "save-restore")}
 
 
+def backups(lab: Lab) -> dict[str, Any]:
+    """By a host's sleep and by snapshots of its two disks, and a snapshot whose controller is killed."""
+    seen: dict[str, Any] = {
+        method: lab.run(method) for method in ("host-sleep", "snapshot", "snapshot-state")
+    }
+    seen["overlays"] = sorted(path.name for path in lab.machine.folder.glob("freezelab-*"))
+    before = lab.machine.look()
+    lab.during("freeze", subprocess.Popen.kill, "snapshot")
+    until(lambda: '"kind":"deadman"' in lab.history(), told=lab.history)
+    seen["killed"] = {
+        "history": [json.loads(x) for x in lab.history().splitlines() if '"kind":"deadman"' in x],
+        "recover": lab("recover"),
+    }
+    lab.machine.answers()
+    after = lab.machine.look()
+    seen["killed"]["differs"] = {
+        key: [before[key], after[key]] for key in before if before[key] != after[key]
+    }
+    seen["killed"]["overlays"] = sorted(path.name for path in lab.machine.folder.glob("freezelab-*"))
+    return seen
+
+
 def killed(lab: Lab) -> dict[str, Any]:
     """The controller is killed, and then its dead-man as well."""
     seen = {}
@@ -326,6 +348,7 @@ SCENES: dict[str, Callable[[Lab], dict[str, Any]]] = {
     "methods": methods,
     "depths": depths,
     "agent": by_agent,
+    "backups": backups,
     "killed": killed,
     "meddled": meddled,
     "reached": reached,

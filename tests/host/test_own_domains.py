@@ -43,6 +43,23 @@ def test_a_domain_is_frozen_and_left_as_it_was(scene: str) -> None:
         is_as_before(one)
 
 
+@longer
+@pytest.mark.timeout(400)
+def test_a_domain_in_backups_and_on_a_host_that_sleeps_is_left_as_it_was() -> None:
+    """Both of its disks are its own again, also when the controller was killed in the snapshot."""
+    seen = namespaced("own_inside.py", "backups", timeout_s=350)
+    for method in ("host-sleep", "snapshot", "snapshot-state"):
+        one = seen[method]
+        assert (one["status"] in (0, 3), one["differs"], one["left"]) == (True, {}, []), one
+        [cycle] = one["cycles"]
+        assert cycle["regime"] == {"host-sleep": "jumped", "snapshot": "running"}.get(method, "resumed")
+        assert (cycle["stall"] is None) == (method == "host-sleep")
+    assert seen["overlays"] == []
+    [acted] = seen["killed"]["history"]
+    assert (acted["act"], acted["text"]) == ("resumed", "its file systems were thawed")
+    assert (seen["killed"]["differs"], seen["killed"]["overlays"]) == ({}, []), seen["killed"]
+
+
 def static_busybox() -> list[Path]:
     """One that runs in the guest, whatever libc this host's is built with; [] when it cannot be fetched."""
     try:

@@ -18,6 +18,7 @@ from lab.core.verdict import Finding, Outcome
 from tests.unit.journalled import cycle
 from tests.unit.simulation import MS, S
 
+EXPECT = Expectations()
 PERIOD = 2 * MS
 
 
@@ -83,16 +84,22 @@ def test_without_a_record_through_the_stall_the_writer_is_not_asked() -> None:
     assert stall_of(steps[:1], writes, *edges, Interval(0, 0)) is None
 
 
-def judged(writes: FileWrites | None, *, thawed: int = 3 * S, budget: int = 30 * S) -> Finding:
-    """The finding of a simulated cycle with a snapshot."""
+def judged(
+    writes: FileWrites | None,
+    *,
+    budget: int = 30 * S,
+    expect: Expectations = EXPECT,
+    metric: str = "file systems",
+) -> Finding:
+    """A finding of a simulated cycle with a snapshot of 3 s."""
     obs = cycle(FreezeMethod.SNAPSHOT, 0, 0)
     assert obs.stop is not None
     assert obs.resume is not None
-    steps = stepped(obs.stop.called.raw_ns, obs.stop.called.raw_ns + thawed, MS)
+    steps = stepped(obs.stop.called.raw_ns, obs.stop.called.raw_ns + 3 * S, MS)
     obs = replace(obs, steps=steps, writes=writes, budget_ns=budget, frozen=False)
     spec = CycleSpec(FreezeMethod.SNAPSHOT, HoldPatch(0))
-    result = measure(obs, ResyncMechanism.NONE, Expectations(), None, spec)
-    (found,) = [f for f in findings(result, Expectations()) if f.metric == "file systems"]
+    result = measure(obs, ResyncMechanism.NONE, expect, None, spec)
+    (found,) = [f for f in findings(result, expect) if f.metric == metric]
     return found
 
 
@@ -101,6 +108,8 @@ def test_what_is_found() -> None:
     over = judged(None, budget=2 * S)
     assert over.outcome is Outcome.FAILED
     assert "over the budget" in over.why
+    for limit, outcome in ((4 * S, Outcome.PASSED), (3 * S, Outcome.INCONCLUSIVE), (2 * S, Outcome.FAILED)):
+        assert judged(None, expect=Expectations(stall_at_most_ns=limit), metric="stall").outcome is outcome
     inside = judged(FileWrites(1, 1, 0, 1, thawed=1))
     assert inside.outcome is Outcome.FAILED
     assert "agent did not thaw" in inside.why

@@ -166,6 +166,10 @@ VALUES: list[tuple[str | bytes, str]] = [
         OK + "expect:\n  pause: {at_least: 5s, at_most: 3s}\n",
         "5:34: expect.pause: at_most (3 s) is less than at_least (5 s), so every pause would fail; raise it",
     ),
+    (
+        OK + "expect: {stall: {at_most: 3s}}\n",
+        "4:10: expect: method suspend freezes no file systems, so stall has no meaning; delete it",
+    ),
     (OK + "expect: {pause: {}}\n", "4:10: expect.pause: no limit is given; write at_least, at_most or both"),
     (
         OK + "expect:\n  in_time: {within: 20s}\n",

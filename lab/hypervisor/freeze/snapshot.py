@@ -67,6 +67,7 @@ class Snapshot(OneByOne):
         own = guest in context.own
         try:
             agent.wait_ready(domain, guest, context.clock, context.clock.now().raw_ns + _AGENT_NS, plain=own)
+            self._remind()
             if not own and agent.command(domain, guest, "guest-fsfreeze-status") != "thawed":
                 hint = "thaw them first: guest-fsfreeze-thaw"
                 raise Refused("its file systems are frozen already", where=guest, hint=hint)
@@ -162,6 +163,7 @@ class Snapshot(OneByOne):
         if inside is not None:
             try:
                 inside()
+                context.forgetful.add(guest)
                 return
             except FreezelabError as error:
                 failure = HypervisorError(f"{failure.what}; {error.what}")
@@ -170,6 +172,14 @@ class Snapshot(OneByOne):
             where=guest,
             hint="in the guest, as root: fsfreeze --unfreeze MOUNTPOINT; or Alt-SysRq-J on its keyboard",
         )
+
+    def _remind(self) -> None:
+        """Have the agent thaw after the fact, if it was others who did: it takes the file systems for frozen
+        until then, even when it is started anew (QEMU, qga/main.c, "isfrozen"), and refuses most commands."""
+        if self._guest in self._context.forgetful:
+            with suppress(HypervisorError):
+                agent.thaw_files(self._context.domain(self._guest)[0], self._guest)
+                self._context.forgetful.discard(self._guest)
 
     def charge(self) -> Charge | None:
         context = self._context
@@ -181,13 +191,21 @@ class Snapshot(OneByOne):
         )
 
     def finish(self) -> None:
-        """Write the overlays back. HypervisorError when one cannot be; it stays, and the guest goes on with
-        it."""
+        """Write the overlays back. HypervisorError when one cannot be, because the guest has ended or libvirt
+        fails; it stays then."""
         context, guest = self._context, self._guest
         if self._memory is not None:
             overlays.remove(self._memory)
         if context.state(guest) not in ("shut off", "crashed"):
+            self._remind()
             overlays.flatten(context.domain(guest)[0], guest)
+        elif guest in context.own and (left := overlays.left(context.domain(guest)[0], guest)):
+            paths = " ".join(left.values())
+            raise HypervisorError(
+                f"it ended while a snapshot was in use: what it wrote since is in {paths}",
+                where=context.own[guest].where,
+                hint=f"qemu-img commit {paths}; then name the disk itself again: virsh edit",
+            )
 
     def abandon(self) -> None:
         with suppress(HypervisorError):
