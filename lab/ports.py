@@ -5,7 +5,7 @@ Stamps are the host's (`core.clock.Stamp`); names are the guests' names.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
@@ -15,6 +15,7 @@ from lab.core.effects import Effects
 from lab.core.file_stall import FileWrites
 from lab.core.history import HistoryEvent, WorkloadSampled
 from lab.core.method import FreezeMethod
+from lab.core.migration import QEMU_DEFAULTS, MigrationReport, MigrationSpec
 from lab.core.patch import Impact
 from lab.core.plan import Announcement, CycleSpec, Gate
 from lab.core.scheduled.model import Event, Happening, State
@@ -53,12 +54,12 @@ class Guard(Protocol):
 
 @dataclass(frozen=True)
 class Frozen:
-    """The result of a freeze.
+    """The result of a freeze. call: the call that stopped the guest. steps: the steps after it.
 
-    call: the call that stopped the guest. steps: the steps after it.
     back: when the freeze was called off, the call that resumed the guest where it was; why: the reason, one
-        line.
-    resume_ns: how much of the budget the resume needs, where that is more than milliseconds; else 0.
+    line. resume_ns: how much of the budget the resume needs, where that is more than milliseconds; else 0.
+    resumed: the resume of a guest that was resumed at once, because nothing is to be done in the pause.
+    migration: returns what was seen of a live migration, when finish() has ended it.
     """
 
     call: Call
@@ -66,13 +67,13 @@ class Frozen:
     back: Call | None = None
     why: str = ""
     resume_ns: int = 0
+    resumed: Resumed | None = None
+    migration: Callable[[], MigrationReport | None] | None = None
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """The result of a resume.
-
-    call: the call that resumed the guest. steps: the steps before it.
+    """The result of a resume. call: the call that resumed the guest. steps: the steps before it.
     why: when the hand-over was rolled back and the guest runs where it was before, the reason; else "".
     cut: the freeze cut the guest's network connections. proof: None when no memory proof was taken.
     """
@@ -100,10 +101,10 @@ class Successor:
 
 @dataclass(frozen=True)
 class Freezing:
-    """How guests are to be frozen.
+    """How guests are to be frozen. save_to: folder for save-restore's files.
 
-    save_to: folder for save-restore's files. prove_memory: see core.timeline.MemoryProof. at_once: nothing is
-    done to the host between freeze and resume, so a method may leave the end of its freeze to its resume.
+    prove_memory: see core.timeline.MemoryProof. at_once: nothing is done to the host between freeze and
+    resume, so a method may leave the end of its freeze to its resume, or resume the guest in its freeze.
     """
 
     method: FreezeMethod
@@ -111,6 +112,7 @@ class Freezing:
     prove_memory: bool = False
     save_to: str = ""
     at_once: bool = False
+    migration: MigrationSpec = QEMU_DEFAULTS
 
 
 class Hypervisor(Protocol):

@@ -1,4 +1,5 @@
-"""Reads the guests' clocks in turn, and journals each burst of readings as soon as it is taken."""
+"""Reads the guests' clocks in turn, and journals each burst of readings as soon as it is taken; and collects
+what was recorded inside the guests."""
 
 from __future__ import annotations
 
@@ -8,7 +9,17 @@ from dataclasses import dataclass, field
 
 from lab.core.clock import Stamp
 from lab.core.handlers import HandlerEnd
-from lab.core.history import ProblemMet, ReadingsTaken
+from lab.core.history import (
+    BeatsArrived,
+    FactsRead,
+    FilesWritten,
+    HandlerEnded,
+    ProblemMet,
+    ReadingsTaken,
+    ResyncReported,
+    SamplesTaken,
+    WatcherReported,
+)
 from lab.core.timeline import CpuWait, Reading
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import GuestError, GuestGone
@@ -60,6 +71,13 @@ class CycleGuest:
     def recorders(self) -> list[Callable[[], None]]:
         """What makes its programs forget what they have recorded before a cycle."""
         return [one.start_cycle for one in (self.watcher, self.writer) if one is not None]
+
+    def resumed_at_once(self) -> None:
+        """Do what goes with a freeze and a resume that are both over."""
+        self.resync.resumed()
+        for then in (self.frozen, self.before_resume):
+            if then is not None:
+                then()
 
 
 @dataclass
@@ -188,3 +206,19 @@ class ClockReader:
             yield
         except GuestError as error:
             self._lose(name, index, observation, error)
+
+    def collect(self, name: str, subject: CycleGuest, index: int) -> None:
+        """Journal what was recorded inside the guest."""
+        if (samples := subject.probe.samples()) is not None:
+            self._journal.append(SamplesTaken(name, index, samples))
+        self._journal.append(BeatsArrived(name, index, tuple(subject.probe.heartbeats())))
+        self._journal.append(FactsRead(name, index, "after", subject.probe.facts()))
+        outcome, finished = subject.resync.outcome(), subject.resync.finished_raw_ns()
+        self._journal.append(ResyncReported(name, index, outcome, finished))
+        if subject.watcher is not None:
+            claims, effects = tuple(subject.watcher.claims()), subject.watcher.effects()
+            self._journal.append(WatcherReported(name, index, claims, effects))
+        if subject.writer is not None:
+            self._journal.append(FilesWritten(name, index, subject.writer.writes()))
+        if subject.handler_end is not None and (end := subject.handler_end()) is not None:
+            self._journal.append(HandlerEnded(name, end, subject.cell, index))

@@ -12,35 +12,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lab.controller.clock_reader import ClockReader, CycleGuest, GuestObservation
 from lab.controller.event_lifecycle import EventLifecycle, Stage, quietly
 from lab.core.clock import Stamp
 from lab.core.history import (
-    BeatsArrived,
     CpuUsed,
     CpuWaited,
     CycleBegan,
     CycleEnded,
     ExchangeEnded,
     FactsRead,
-    FilesWritten,
     GuestsFrozen,
-    HandlerEnded,
     MemoryProven,
+    MigrationWatched,
     PatchApplied,
     ProblemMet,
     ResumeCalled,
-    ResyncReported,
-    SamplesTaken,
     SetupRead,
     StepsTimed,
     StopCalled,
     VersionsCompared,
-    WatcherReported,
 )
 from lab.core.method import FreezeMethod
+from lab.core.migration import MigrationReport
 from lab.core.patch import Impact
 from lab.core.plan import CycleSpec
 from lab.core.rescue import AT_ONCE
@@ -73,7 +69,7 @@ BOOT_NS = 300 * NS_PER_S
 
 @dataclass(frozen=True)
 class Cycle:
-    """The data of one cycle. observations: by guest, so far."""
+    """The data of one cycle. observations, migrations: by guest, so far; see Frozen.migration."""
 
     index: int
     observations: Mapping[str, GuestObservation]
@@ -83,6 +79,7 @@ class Cycle:
     lifecycle: EventLifecycle | None
     stage: Stage
     patched: bool
+    migrations: dict[str, Callable[[], MigrationReport | None]] = field(default_factory=dict)
 
 
 class Controller:
@@ -133,7 +130,9 @@ class Controller:
         passes through.
         """
         method = spec.method if frozen else FreezeMethod.NONE
-        freezing = Freezing(method, patch.successor, spec.prove_memory, spec.save_to, at_once=not patch.acts)
+        freezing = Freezing(
+            method, patch.successor, spec.prove_memory, spec.save_to, not patch.acts, spec.migration
+        )
         observations = {name: GuestObservation() for name in subjects}
         cycle = Cycle(index, observations, spec, patch, freezing, lifecycle, stage, patched)
         started = self._clock.now()
@@ -160,6 +159,8 @@ class Controller:
         ended = self._clock.now()
         step = (ended.real_ns - started.real_ns) - (ended.raw_ns - started.raw_ns)
         for name in subjects:
+            if name in cycle.migrations and (report := cycle.migrations[name]()) is not None:
+                self._journal.append(MigrationWatched(name, index, report))
             self._journal.append(CycleEnded(name, index, step))
         for each in observations.values():
             if each.gone is not None and each.ended:
@@ -219,28 +220,12 @@ class Controller:
                 self._journal.append(CpuWaited(name, index, tuple(waits)))
             if observations[name].gone is None:
                 with self._reader.observing(name, index, observations[name]):
-                    self._collect(name, subject, index)
+                    self._reader.collect(name, subject, index)
             if not observations[name].ended:
                 self._hypervisor.finish(name)
                 after_version = patch.version(name)
                 why = patch.verify(versions[name], after_version)
                 self._journal.append(VersionsCompared(name, index, versions[name], after_version, why))
-
-    def _collect(self, name: str, subject: CycleGuest, index: int) -> None:
-        """Journal what was recorded inside the guest."""
-        if (samples := subject.probe.samples()) is not None:
-            self._journal.append(SamplesTaken(name, index, samples))
-        self._journal.append(BeatsArrived(name, index, tuple(subject.probe.heartbeats())))
-        self._journal.append(FactsRead(name, index, "after", subject.probe.facts()))
-        outcome, finished = subject.resync.outcome(), subject.resync.finished_raw_ns()
-        self._journal.append(ResyncReported(name, index, outcome, finished))
-        if subject.watcher is not None:
-            claims, effects = tuple(subject.watcher.claims()), subject.watcher.effects()
-            self._journal.append(WatcherReported(name, index, claims, effects))
-        if subject.writer is not None:
-            self._journal.append(FilesWritten(name, index, subject.writer.writes()))
-        if subject.handler_end is not None and (end := subject.handler_end()) is not None:
-            self._journal.append(HandlerEnded(name, end, subject.cell, index))
 
     def _there(self, cycle: Cycle, subjects: Mapping[str, CycleGuest]) -> list[str]:
         """The guests that can still be observed, after libvirt was asked about each."""
@@ -276,10 +261,13 @@ class Controller:
                         if (back := frozen[name].back) is not None:
                             resumed[name] = Resumed(back, why=frozen[name].why)
                             subjects[name].resync.resumed()
+                        elif (done := frozen[name].resumed) is not None:
+                            resumed[name] = done
+                            subjects[name].resumed_at_once()
                         elif method.keeps_process:
                             cpu_before[name] = hypervisor.cpu_time_ns(name)
                         then = subjects[name].frozen
-                        if method.freezes and then is not None and back is None:
+                        if method.freezes and then is not None and name not in resumed:
                             then()
                     if takes := max(each.resume_ns for each in frozen.values()):
                         deadline -= takes
@@ -290,7 +278,8 @@ class Controller:
                         self._journal.append(GuestsFrozen(index, still, method))
                         self._view.frozen(first.raw_ns, spec.budget_ns)
                     if cycle.patched:
-                        result = self._apply(cycle.patch, deadline, [frozen[name].why for name in resumed])
+                        back_why = [each.why for each in frozen.values() if each.back is not None]
+                        result = self._apply(cycle.patch, deadline, back_why)
                     for name, earlier in cpu_before.items():
                         cpu[name] = hypervisor.cpu_time_ns(name) - earlier
                 finally:
@@ -308,6 +297,8 @@ class Controller:
                     self._journal.append(ProblemMet(name, index, f"{AT_ONCE}{guard.why}"))
             for name, stop in frozen.items():
                 self._journal.append(StopCalled(name, index, stop.call))
+                if stop.migration is not None:
+                    cycle.migrations[name] = stop.migration
                 if name in resumed:
                     self._journal_resumed(name, index, stop, resumed[name])
                 if name in cpu and method.freezes:

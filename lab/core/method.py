@@ -61,6 +61,7 @@ class MethodTraits:
     monitor_answers: QEMU answers while the guest stands still.
     copies_memory: the guest's RAM is copied out of the process, and back.
     shares_memory: the guest's RAM has to be a file that two QEMU processes can map.
+    overlaps: two QEMU processes have to be there through the pause, so no patch can need that there is none.
     sleeps: the guest suspends itself (S3), which its machine has to offer. It is silent, and its clocks stand
         still, before its machine does.
     freezes_files: the guest's file systems are frozen, by its agent. With `freezes`, so is the guest.
@@ -80,6 +81,7 @@ class MethodTraits:
     monitor_answers: bool = True
     copies_memory: bool = False
     shares_memory: bool = False
+    overlaps: bool = False
     sleeps: bool = False
     freezes_files: bool = False
     in_cgroup: bool = False
@@ -95,6 +97,7 @@ class FreezeMethod(StrEnum):
     HOST_SLEEP = "host-sleep"
     SAVE_RESTORE = "save-restore"
     IN_PLACE = "in-place"
+    LIVE_MIGRATE = "live-migrate"
     GUEST_SLEEP = "guest-sleep"
     SNAPSHOT = "snapshot"
     SNAPSHOT_STATE = "snapshot-state"
@@ -191,6 +194,15 @@ _TRAITS = {
         keeps_process=False,
         shares_memory=True,
         overhead_ns=_QUICK_NS,
+    ),
+    FreezeMethod.LIVE_MIGRATE: MethodTraits(
+        "they move to a second QEMU process while they run, and stop for the rest of their memory",
+        _STOPPED,
+        "live-migrate every guest to a second QEMU process: its memory while it runs, the rest after a stop",
+        keeps_process=False,
+        copies_memory=True,
+        overlaps=True,
+        own_keys=("max_downtime", "bandwidth", "multifd", "auto_converge", "post_copy"),
     ),
     FreezeMethod.GUEST_SLEEP: MethodTraits(
         "the guest's own S3",

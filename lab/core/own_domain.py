@@ -28,6 +28,7 @@ class SshTarget:
 
 
 SHARE_MEMORY = "its RAM is not shared with another process (docs/playbooks.md, Domains of your own)"
+MIGRATES = "it would be in another libvirt daemon afterwards, and the lab has a connection to one"
 
 
 def refusal(method: FreezeMethod, patch: Patch) -> str:
@@ -37,6 +38,8 @@ def refusal(method: FreezeMethod, patch: Patch) -> str:
         return "it would have to be shut down and started again"
     if method.traits.shares_memory:
         return SHARE_MEMORY
+    if method.traits.overlaps:
+        return MIGRATES
     if isinstance(patch, ReplaceHypervisorPatch):
         return "its emulator is what its XML says"
     return ""

@@ -281,7 +281,7 @@ class ReloadKvmPatch(_TimedPatch):
 
     @property
     def methods(self) -> tuple[FreezeMethod, ...]:
-        return _REPLACES
+        return tuple(method for method in _REPLACES if not method.traits.overlaps)
 
     @property
     def releases_hypervisor(self) -> bool:

@@ -15,6 +15,8 @@ from lab.core.expectations import RolloutEnd as RolloutEnd
 from lab.core.mechanism import ResyncMechanism as ResyncMechanism
 from lab.core.method import FreezeMethod as FreezeMethod
 from lab.core.method import Regime as Regime
+from lab.core.migration import QEMU_DEFAULTS
+from lab.core.migration import MigrationSpec as MigrationSpec
 from lab.core.network import NetworkPlace, NetworkSpec
 from lab.core.own_domain import SshTarget as SshTarget
 from lab.core.patch import SYSTEM as SYSTEM
@@ -234,7 +236,7 @@ class CycleSpec:
     own. effects: record the other effects of a pause: late timers, clocks that go backward between vCPUs, the
     RTC. This uses some of the guest's CPU time. load: share of each vCPU that busy programs in the guest take
     during the cycle, 0 to 1. announce: the event before the freeze; None: none, and there is no metadata
-    service. wake: wake guests that sleep when the cycle begins.
+    service. wake: wake guests that sleep when the cycle begins. migration: the settings of a live migration.
     """
 
     method: FreezeMethod
@@ -249,6 +251,7 @@ class CycleSpec:
     load: float = 0.0
     announce: Announcement | None = None
     wake: bool = False
+    migration: MigrationSpec = QEMU_DEFAULTS
 
     @property
     def longest_pause_ns(self) -> int:

@@ -23,7 +23,7 @@ controller: the process that runs a playbook
 dead-man: the process beside the controller that resumes guests when it cannot
 playbook: a YAML file that says what is done and what is expected; a plan is what is read from it
 freeze: the maintenance: a guest is stopped by a method, and resumed
-method: how a guest is frozen: suspend, host-sleep, save-restore, snapshot and others
+method: how a guest is frozen: suspend, host-sleep, save-restore, live-migrate, snapshot and others
 patch: what is done to the host meanwhile
 file systems, stall: how long a snapshot's file systems stood still, by two witnesses: calls and a writer
 budget: how long a guest may stand still; used is the time until it was resumed, an upper limit
@@ -58,6 +58,7 @@ lag: the witness of the guest's clock: how long its MONOTONIC_RAW stood still
 gap: the witness of a sampler inside the guest: the hole in its record
 silence: the witness of the guest's heartbeats, which the host misses
 closure, |closure|: what the witnesses leave unexplained: hypervisor minus lag minus gap, which should be 0
+migration: a live migration: how long it took, and the downtime that QEMU reports beside the pause
 stamps: QEMU's own stamps of STOP and RESUME beside the pause, which they are within
 pause - stamps: how much longer the pause is than QEMU's own stamps say
 regime: the guest's clocks during the pause: resumed means that they stood still, jumped that they ran on

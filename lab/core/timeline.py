@@ -13,6 +13,7 @@ from lab.core.clock import GuestClock, Interval, Stamp
 from lab.core.effects import Effects
 from lab.core.file_stall import FileWrites
 from lab.core.method import FreezeMethod
+from lab.core.migration import MigrationReport
 from lab.core.step import Step as Step
 from lab.core.timesync_setup import Setup
 
@@ -263,6 +264,7 @@ class Observation:
     rescues: the dead-man's actions. stop_inferred: the stop call is not in the history; `stop` is from the
         last record with the guest running to the first with the guest stopped.
     writes: the record of a writer in the guest; None: there was none.
+    migration: what was seen of a live migration; None without one.
     """
 
     guest: str
@@ -302,3 +304,4 @@ class Observation:
     stop_inferred: bool = False
     cpu_waits: tuple[CpuWait, ...] = ()
     writes: FileWrites | None = None
+    migration: MigrationReport | None = None

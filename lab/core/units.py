@@ -60,6 +60,14 @@ def parse_bandwidth(text: str) -> int:
     return _parse(text.strip().removesuffix("/s"), _RATE, "bandwidth", "100Mbit or 500kbit")
 
 
+def parse_byte_rate(text: str) -> int:
+    """The bytes per second of a text such as "32 MiB/s". Binary units only. ValueError with the reason."""
+    number, slash, second = text.strip().partition("/")
+    if (slash, second.strip()) != ("/", "s"):
+        raise ValueError(f"not a rate: {text!r}; write it like 32 MiB/s")
+    return _parse(number, _SIZE, "rate", "32 MiB/s")
+
+
 def format_size(size: int) -> str:
     """Bytes in the largest binary unit that divides them: 536870912 -> "512 MiB"."""
     for unit, factor in reversed(_SIZE.items()):

@@ -147,7 +147,7 @@ class LibvirtHypervisor:
             freeze = self._made(guest, freezing)
             self._ours.add(guest)  # before the stop, so that an interrupt resumes this guest as well
         frozen = freeze.stop(deadline_raw_ns)
-        if frozen.back is not None:
+        if frozen.back is not None or frozen.resumed is not None:
             self._ours.discard(guest)
         return frozen
 
@@ -267,7 +267,7 @@ class LibvirtHypervisor:
             self._context.events.wait_lifecycle(spec.uuid, lambda e: e.kind == "started", _STARTED_S, before)
         self._ours.discard(spec.guest)
         self._context.specs[spec.guest] = spec
-        return LabDomain.of(spec, state_of(domain), None if spec.tap else spec.ssh_port)
+        return LabDomain.of(spec, state_of(domain), spec.forwarded_port)
 
     def spec(self, guest: str) -> DomainSpec | None:
         """The present specification of a guest that was started here; None for others."""

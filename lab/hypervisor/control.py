@@ -31,6 +31,8 @@ class QemuControl(Protocol):
 
     def answer(self, number: int, wait_s: float = ANSWER_S) -> Any: ...
 
+    def wait(self, number: int, wait_s: float) -> bool: ...
+
     def refusal(self, number: int) -> str: ...
 
     def event(self, kind: str, since_real_ns: int) -> QemuEvent | None: ...
@@ -66,6 +68,9 @@ class LibvirtControl:
 
     def answer(self, number: int, wait_s: float = ANSWER_S) -> Any:  # noqa: ARG002 - QemuControl's
         return self._results[number]
+
+    def wait(self, number: int, wait_s: float) -> bool:  # noqa: ARG002 - QemuControl's
+        return True
 
     def refusal(self, number: int) -> str:  # noqa: ARG002 - QemuControl's
         return ""

@@ -120,6 +120,8 @@ class DomainSpec:
     memory_file: a file with the guest's RAM, which another QEMU can map as well; None: anonymous memory.
     memory_base: a file with the initial content of the guest's RAM. It is mapped privately and never written,
         so guests of one file share their unchanged pages. Not together with memory_file.
+    memory_in_stream: the RAM comes in the stream of a predecessor whose RAM was such a file: anonymous, with
+        the same id. Not together with either.
     guest_sleep: the guest may suspend itself to RAM (S3).
     generation: how many QEMU processes the guest has had before, in hand-overs.
     incoming: this process waits for a device state, of a predecessor or a golden guest, instead of booting.
@@ -162,6 +164,7 @@ class DomainSpec:
     cpu: str = CPU
     memory_file: Path | None = None
     memory_base: Path | None = None
+    memory_in_stream: bool = False
     guest_sleep: bool = False
     generation: int = 0
     incoming: bool = False
@@ -207,8 +210,10 @@ class DomainSpec:
 
     @property
     def memory_backend(self) -> str:
-        """The argument of QEMU's -object for RAM in a file; "" for anonymous memory. Both kinds of files have
-        the same id, because a device state contains the id of its RAM."""
+        """The argument of QEMU's -object for RAM that is, or was, in a file; "" for other memory. All kinds
+        have the same id, because a device state contains the id of its RAM."""
+        if self.memory_in_stream:
+            return f"memory-backend-ram,id=labram,size={self.memory_bytes}"
         path = self.memory_file or self.memory_base
         if path is None:
             return ""
@@ -233,6 +238,11 @@ class DomainSpec:
             return ""
         local = f"local.type=unix,local.path={_doubled(self.lab_socket)}"
         return f"dgram,id=lab1,{local},remote.type=unix,remote.path={_doubled(self.lab_switch)}"
+
+    @property
+    def forwarded_port(self) -> int | None:
+        """The TCP port on 127.0.0.1 that QEMU forwards to the guest; None without one."""
+        return None if self.tap else self.ssh_port
 
     @property
     def takes_port_later(self) -> bool:
@@ -282,13 +292,18 @@ class DomainSpec:
             uuid=str(uuids.uuid4()),
         )
 
+    def with_memory_in_stream(self) -> DomainSpec:
+        """The same domain with memory of its own, which is empty, in place of a file."""
+        named = bool(self.memory_backend)
+        return replace(self, memory_file=None, memory_base=None, memory_in_stream=named)
+
     @property
     def title(self) -> str:
         return f"freezelab guest {self.guest} of run {self.run}"
 
     def again(self, emulator: Path) -> DomainSpec:
         """The same guest, booted again from its disk under `emulator`."""
-        return replace(self, emulator=emulator, incoming=False, memory_base=None)
+        return replace(self, emulator=emulator, incoming=False, memory_base=None, memory_in_stream=False)
 
 
 def _doubled(path: Path) -> str:

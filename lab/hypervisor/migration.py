@@ -36,6 +36,11 @@ PASSING = frozenset({"cancelling", "failing", "pre-switchover"})
 """States that QEMU leaves by itself within milliseconds. It refuses `cont` in `failing` (11.1)."""
 
 
+def is_post_copy(status: str) -> bool:
+    """Whether the guest has been moved before all of its memory was, or is just being moved so."""
+    return status.startswith("postcopy-")
+
+
 def is_over(status: str) -> bool:
     """Whether a migration has ended. Unknown states of later QEMU versions count as not ended."""
     return status in ENDED

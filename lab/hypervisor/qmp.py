@@ -234,6 +234,11 @@ def status(monitor: Monitor) -> str:
     return str(monitor.execute("query-status")["status"])
 
 
+def migration_status(monitor: Monitor) -> str:
+    """QEMU's status of the process's migration (query-migrate). Raises MonitorError."""
+    return str(monitor.execute("query-migrate").get("status", "none"))
+
+
 def take_port(ask: Ask, port: int) -> str:
     """Make a process's user-mode network forward `port` of 127.0.0.1 to the guest's SSH port; see
     forward_port()."""
@@ -252,7 +257,7 @@ def leave_migration(monitor: Monitor, wait_s: float = ANSWER_S) -> None:
     MonitorError when it has not ended within `wait_s` seconds."""
     end = time.monotonic() + wait_s
     while True:
-        state = str(monitor.execute("query-migrate").get("status", "none"))
+        state = migration_status(monitor)
         if is_over(state):
             return
         if state not in PASSING:

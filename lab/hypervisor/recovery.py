@@ -20,11 +20,21 @@ from lab.hypervisor import overlays
 from lab.hypervisor.binding import as_hypervisor_error, libvirt
 from lab.hypervisor.context import LibvirtContext
 from lab.hypervisor.domains import LabDomain, state_of
+from lab.hypervisor.migration import is_post_copy
 from lab.hypervisor.own_lease import records
 from lab.hypervisor.process import QemuProcess
-from lab.hypervisor.qmp import NEVER_RAN, MonitorError, QmpSocket, leave_migration, status, take_port
+from lab.hypervisor.qmp import (
+    NEVER_RAN,
+    MonitorError,
+    QmpSocket,
+    leave_migration,
+    migration_status,
+    status,
+    take_port,
+)
 
 _END_S = 5.0
+_REST_S = 60.0
 _PAUSE_S = 0.01
 
 _RECONNECT_S = 1.0
@@ -185,7 +195,13 @@ def _lookup(context: LibvirtContext, domain: LabDomain) -> Any:
 
 
 def _end(context: LibvirtContext, domain: LabDomain) -> None:
-    """Kill a process, wait until it is gone, and let libvirt clean up its domain."""
+    """Kill a process, wait until it is gone, and let libvirt clean up its domain. One that still has memory
+    of the guest, in post-copy, is waited for."""
+    if domain.monitor:
+        with contextlib.suppress(MonitorError), QmpSocket(domain.monitor) as monitor:
+            end = time.monotonic() + _REST_S
+            while is_post_copy(migration_status(monitor)) and time.monotonic() < end:
+                time.sleep(_PAUSE_S)
     with contextlib.suppress(HypervisorError), QemuProcess.find(domain.uuid, domain.guest) as process:
         process.kill(_END_S)
     with contextlib.suppress(libvirt.libvirtError, HypervisorError):

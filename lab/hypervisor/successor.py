@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +69,13 @@ class SuccessorProcess:
         self._running: Running | None = None
         self.socket: Path | None = None
 
-    def plan(self) -> DomainSpec:
-        """The successor's specification, with a new socket for the state. Refused when none is possible."""
+    def plan(self, *, shares_memory: bool) -> DomainSpec:
+        """The successor's specification, with a new socket for the state. shares_memory: it maps the guest's
+        RAM. Refused when none is possible."""
         old = self._context.specs.get(self._guest)
         if old is None:
             raise Refused("only a guest that this lab has started can move to a successor", where=self._guest)
-        if old.memory_file is None:
+        if shares_memory and old.memory_file is None:
             raise Refused("its RAM is not a shared file, so no successor can map it", where=self._guest)
         self.old = old
         self._refuse_others()
@@ -137,8 +139,8 @@ class SuccessorProcess:
             raise HypervisorError("the successor was not started", where=self._guest)
         return asker(self.control, self._guest)(command, **arguments)
 
-    def listen(self) -> None:
-        """Make the successor wait for the state at its socket."""
+    def listen(self, offer: Callable[[migration.Ask], None]) -> None:
+        """Make the successor wait for the state at its socket. offer: sets what both sides must share."""
         status = self.ask("query-status")["status"]
         if status != "inmigrate":
             raise HypervisorError(f"its successor is {status} instead of waiting", where=self._guest)

@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 
 from lab.core.plan import LeftOut
 from lab.core.units import format_duration, format_size
+from lab.playbook import migration_keys
 from lab.playbook.explain import explain, wrong
 from lab.playbook.fields import FOLDER
 from lab.playbook.matrix import HOMES, MOST_CELLS, Matrix
@@ -247,7 +248,7 @@ def _word(axis: str, value: object) -> str:
         case "workload", WorkloadSection():
             word = "-".join([value.name, *(text for option in value.options for text in option)])
         case _:
-            word = str(value)
+            word = migration_keys.word(axis, value) or str(value)
     return re.sub(r"[^A-Za-z0-9.-]+", "-", word.replace("µ", "u"))[:MOST_WORD].strip("-.") or "x"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import BaseModel, model_validator
+from pydantic import model_validator
 
 from lab.core.patch import conflict
 from lab.core.plan import CycleSpec, FreezeMethod
@@ -21,6 +21,7 @@ from lab.playbook.fields import (
     section,
     time,
 )
+from lab.playbook.migration_keys import MigrationKeys
 from lab.playbook.mistakes import Clash
 from lab.playbook.patch_section import PatchOrWord
 from lab.playbook.scalars import alternatives
@@ -32,7 +33,7 @@ _OWN_KEYS = {
 """Keys that go with some methods only, and with which. They are None when they are left out."""
 
 
-class CycleSection(BaseModel):
+class CycleSection(MigrationKeys):
     """One settle, measure, freeze, patch, resume and watch cycle."""
 
     # A matrix may bring the patch; what is needed then is said at the top of the schema.
@@ -114,4 +115,5 @@ class CycleSection(BaseModel):
             effects=self.effects,
             load=self.load,
             wake=self.wake,
+            migration=self.migration(),
         )

@@ -27,6 +27,7 @@ from lab.playbook.fields import (
     default,
     section,
 )
+from lab.playbook.migration_keys import Bandwidth, Channels, Downtime, PostCopy
 from lab.playbook.mistakes import Wrong
 from lab.playbook.patch_section import PatchOrWord
 from lab.playbook.scalars import found
@@ -48,6 +49,11 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "image": ("guests", "image"),
     "prove_memory": ("cycle", "prove_memory"),
     "load": ("cycle", "load"),
+    "max_downtime": ("cycle", "max_downtime"),
+    "bandwidth": ("cycle", "bandwidth"),
+    "multifd": ("cycle", "multifd"),
+    "auto_converge": ("cycle", "auto_converge"),
+    "post_copy": ("cycle", "post_copy"),
     "workload": ("workload",),
 }
 """Where each axis puts its values; those of guests into every one of them."""
@@ -101,6 +107,11 @@ class Exclusion(BaseModel):
     prove_memory: Flag | None = default(None, "With this value of the axis prove_memory.")
     rtc: Rtc | None = default(None, "With this value of the axis rtc.")
     load: Load | None = default(None, "With this value of the axis load.")
+    max_downtime: Downtime | None = default(None, "With this value of the axis max_downtime.")
+    bandwidth: Bandwidth | None = default(None, "With this value of the axis bandwidth.")
+    multifd: Channels | None = default(None, "With this value of the axis multifd.")
+    auto_converge: Flag | None = default(None, "With this value of the axis auto_converge.")
+    post_copy: PostCopy | None = default(None, "With this value of the axis post_copy.")
     workload: OneWorkload | None = default(None, "With this value of the axis workload.")
 
     @model_validator(mode="after")
@@ -154,6 +165,21 @@ class Matrix(BaseModel):
     )
     rtc: Annotated[list[Rtc], _SOME, _ONCE, _FILLED] | None = default(None, "Values of rtc, for all guests.")
     load: Annotated[list[Load], _SOME, _ONCE, _FILLED] | None = default(None, "Values of cycle.load.")
+    max_downtime: Annotated[list[Downtime], _SOME, _ONCE, _FILLED] | None = default(
+        None, "Values of cycle.max_downtime."
+    )
+    bandwidth: Annotated[list[Bandwidth], _SOME, _ONCE, _FILLED] | None = default(
+        None, "Values of cycle.bandwidth."
+    )
+    multifd: Annotated[list[Channels], _SOME, _ONCE, _FILLED] | None = default(
+        None, "Values of cycle.multifd."
+    )
+    auto_converge: Annotated[list[Flag], _SOME, _ONCE, _FILLED] | None = default(
+        None, "Values of cycle.auto_converge."
+    )
+    post_copy: Annotated[list[PostCopy], _SOME, _ONCE, _FILLED] | None = default(
+        None, "Values of cycle.post_copy."
+    )
     workload: Annotated[list[OneWorkload], _SOME, _ONCE, _FILLED] | None = default(
         None, "Workloads, one for each cell, with the guests that they bring along."
     )

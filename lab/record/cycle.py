@@ -267,4 +267,5 @@ def cycle_of(result: CycleResult, found: Sequence[Finding], expect: Expectations
         resumed_by=result.resumed_by,
         cpu_wait_share=cpu_wait_share(obs),
         stall=_stall(result),
+        migration=obs.migration,
     )

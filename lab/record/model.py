@@ -11,6 +11,7 @@ from typing import Any
 from lab.core.clock import Interval
 from lab.core.effects import Backward, Timers
 from lab.core.history import Host as Host
+from lab.core.migration import MigrationReport
 from lab.core.verdict import Finding, Outcome
 from lab.record.model_clock import AuditRecord as AuditRecord
 from lab.record.model_clock import Clocksource as Clocksource
@@ -159,7 +160,7 @@ class CycleRecord:
     else" when the controller did not resume the guest, else "". cpu_wait_share: the part of the time, from
     before the stop to the end of the watch, for which the guest's QEMU waited for a CPU of the host, all its
     threads together; null when that was not looked at. stall: how long its file systems were frozen; null
-    when they were not.
+    when they were not. migration: what was seen of a live migration; null without one.
     """
 
     index: int
@@ -214,6 +215,7 @@ class CycleRecord:
     resumed_by: str = ""
     cpu_wait_share: float | None = None
     stall: StallRecord | None = None
+    migration: MigrationReport | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from lab.core.history import (
     FilesWritten,
     GuestsFrozen,
     MemoryProven,
+    MigrationWatched,
     OfGuest,
     PatchApplied,
     ProblemMet,
@@ -60,6 +61,8 @@ def _freezing(obs: Observation, event: OfGuest) -> Observation | None:
             return replace(obs, steps=event.steps)
         case ExchangeEnded():
             return replace(obs, called_off=event.called_off, cut=event.cut)
+        case MigrationWatched():
+            return replace(obs, migration=event.report)
         case MemoryProven():
             return replace(obs, proof=event.proof)
         case PatchApplied():

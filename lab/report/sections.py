@@ -27,6 +27,7 @@ from lab.report.cycles import Row, rows_of
 from lab.report.depth import show_depth
 from lab.report.effects import show_effects
 from lab.report.exchange import show_exchange
+from lab.report.migration import show_migrations
 from lab.report.numbers import (
     FINE_PPM,
     NOT_MEASURED,
@@ -65,6 +66,7 @@ def show_details(page: Page, run: Run) -> None:
     show_effects(page, run)
     show_exchange(page, run)
     show_stalls(page, run)
+    show_migrations(page, run)
     _noise(page, run)
     _busy_host(page, run)
     _clocksources(page, run)

@@ -20,6 +20,7 @@ from lab.report.cycles import Row, rows_of, show_cycles
 from lab.report.depth import show_depth
 from lab.report.header import show_interruption, show_verdict
 from lab.report.matrix_grid import MOST_CELLS, show_grid
+from lab.report.migration import show_migration_totals
 from lab.report.notices import announced_text, show_events
 from lab.report.page import LABEL, Page
 from lab.report.reasons import show_reasons
@@ -142,6 +143,7 @@ def _key_figures(page: Page, run: Run) -> None:
     if paused:
         show_budget(page, run, paused)
     show_stalls(page, run)
+    show_migration_totals(page, run)
     if len(rows) == 1 and rows[0].cycle is not None and rows[0].cycle.resync is not None:
         cycle, resync = rows[0].cycle, rows[0].cycle.resync
         forecast = resync.forecast

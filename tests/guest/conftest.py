@@ -252,6 +252,16 @@ def eventually() -> Callable[[Callable[[], Any], float], Any]:
     return wait
 
 
+def processes(home: Path) -> dict[int, bool]:
+    """The home's QEMU processes, and whether each was started as a successor."""
+    found = {}
+    for process in psutil.process_iter(["cmdline", "status"]):
+        words = process.info["cmdline"] or []
+        if words and Path(words[0]).name.startswith("qemu-") and any(f"{home}/" in word for word in words):
+            found[process.pid] = "-incoming" in words
+    return found
+
+
 def disk_is_sound(disk: Path) -> None:
     """qemu-img finds the image consistent, and e2fsck the file system in it, which the guest has to have
     closed or remounted read-only."""

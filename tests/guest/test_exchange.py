@@ -28,22 +28,12 @@ from lab.hypervisor.domain import Accelerator
 from lab.hypervisor.process import QemuProcess
 from lab.image.store import default_cache
 from lab.ports import Freezing, Frozen, Resumed, Successor
-from tests.guest.conftest import Lab, disk_is_sound
+from tests.guest.conftest import Lab, disk_is_sound, processes
 
 IN_PLACE = Freezing(FreezeMethod.IN_PLACE)
 AT_ONCE = replace(IN_PLACE, at_once=True)
 SHORT: dict[str, Any] = {"settle_ns": NS_PER_S // 2, "before_ns": 2 * NS_PER_S, "watch_ns": 6 * NS_PER_S}
 STEPS = ("suspend", "state out", "state in", "resume")
-
-
-def processes(home: Path) -> dict[int, bool]:
-    """The home's QEMU processes, and whether each was started as a successor."""
-    found = {}
-    for process in psutil.process_iter(["cmdline", "status"]):
-        words = process.info["cmdline"] or []
-        if words and Path(words[0]).name.startswith("qemu-") and any(f"{home}/" in word for word in words):
-            found[process.pid] = "-incoming" in words
-    return found
 
 
 def ram_of(home: Path) -> Path:

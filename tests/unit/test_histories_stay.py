@@ -90,7 +90,8 @@ def test_all_kinds_of_events_are_there() -> None:
 
 
 def test_there_is_one_of_each_kind() -> None:
-    methods = {"suspend", "sigstop", "save-restore", "in-place", "in-place-cold", "guest-sleep", "reboot"}
+    methods = {"suspend", "sigstop", "save-restore", "in-place", "in-place-cold"}
+    methods |= {"live-migrate", "guest-sleep", "reboot"}
     runs = {"announced", "cancelled", "rollout", "matrix", "resync-cells", "calibration", "truncated"}
     assert methods | runs <= set(NAMES)
     assert len(NAMES) >= 20

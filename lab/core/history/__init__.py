@@ -2,9 +2,9 @@
 events.jsonl. KIND is the word that the line has for it.
 
     run_events     run-start, cell, boot, undo, handler, service, network, network-end, run-end
-    cycle_events   cycle, facts, setup, readings, freeze, stop, resume, steps, exchange, proof, cpu, waited,
-                   patch, verified, samples, beats, resync, watched, writes, problem, cycle-end; and the
-                   dead-man's: deadman
+    cycle_events   cycle, facts, setup, readings, freeze, stop, resume, steps, exchange, migration, proof,
+                   cpu, waited, patch, verified, samples, beats, resync, watched, writes, problem, cycle-end;
+                   and the dead-man's: deadman
     fleet_events   announced, notice; rollout, wave, gate, rollout-end
     workload_events  workload, workload-cycle, tolerance
     line           an event as its line
@@ -32,6 +32,7 @@ from lab.core.history.cycle_events import FactsRead as FactsRead
 from lab.core.history.cycle_events import FilesWritten as FilesWritten
 from lab.core.history.cycle_events import GuestsFrozen as GuestsFrozen
 from lab.core.history.cycle_events import MemoryProven as MemoryProven
+from lab.core.history.cycle_events import MigrationWatched as MigrationWatched
 from lab.core.history.cycle_events import OfGuest as OfGuest
 from lab.core.history.cycle_events import PatchApplied as PatchApplied
 from lab.core.history.cycle_events import ProblemMet as ProblemMet
@@ -72,8 +73,9 @@ OfRun = (
 )  # fmt: skip
 OfCycle = (
     CycleBegan | FactsRead | SetupRead | ReadingsTaken | GuestsFrozen | StopCalled | ResumeCalled | StepsTimed
-    | ExchangeEnded | MemoryProven | CpuUsed | CpuWaited | PatchApplied | VersionsCompared | SamplesTaken
-    | BeatsArrived | ResyncReported | WatcherReported | FilesWritten | ProblemMet | CycleEnded | DeadManActed
+    | ExchangeEnded | MigrationWatched | MemoryProven | CpuUsed | CpuWaited | PatchApplied | VersionsCompared
+    | SamplesTaken | BeatsArrived | ResyncReported | WatcherReported | FilesWritten | ProblemMet | CycleEnded
+    | DeadManActed
 )  # fmt: skip
 OfFleet = EventsAnnounced | EventHappened | RolloutPlanned | WaveReached | GateAsked | RolloutEnded
 HistoryEvent = OfRun | OfCycle | OfFleet | OfWorkload

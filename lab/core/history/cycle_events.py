@@ -10,6 +10,7 @@ from lab.core.claims import Claim
 from lab.core.effects import Effects
 from lab.core.file_stall import FileWrites
 from lab.core.method import FreezeMethod
+from lab.core.migration import MigrationReport
 from lab.core.timeline import Call, CpuWait, Heartbeat, MemoryProof, ProbeFacts, Reading, SamplerReport, Step
 from lab.core.timesync_setup import Setup
 
@@ -115,6 +116,15 @@ class ExchangeEnded(OfGuest):
 
     called_off: str
     cut: bool
+
+
+@dataclass(frozen=True)
+class MigrationWatched(OfGuest):
+    """What was seen of a live migration, completed or called off."""
+
+    KIND: ClassVar[str] = "migration"
+
+    report: MigrationReport
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ QEMU and the kernel when it acts, because the controller may have been stopped b
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +21,15 @@ from lab.hypervisor.deadman.guest_process import MonitorAddress as MonitorAddres
 from lab.hypervisor.deadman.guest_process import Process
 from lab.hypervisor.deadman.guest_process import Rescued as Rescued
 from lab.hypervisor.deadman.guest_process import now as now
+from lab.hypervisor.migration import is_over, is_post_copy
 from lab.hypervisor.process import QemuProcess
-from lab.hypervisor.qmp import MonitorError, take_port
+from lab.hypervisor.qmp import NEVER_RAN, MonitorError, migration_status, status, take_port
 
 _END_S = 5.0
+_PAUSE_S = 0.01
+REST_S = 60.0
+"""How long the rest of a guest's memory may take in post-copy, in seconds, before its old process is left
+alone."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,59 @@ class HandOver(ResumePlan):
 
     def holder(self, opened: Opened) -> Process:
         return opened.processes[0 if opened.token.take() else 1]
+
+
+@dataclass(frozen=True)
+class Migration(HandOver):
+    """live-migrate. As a hand-over, but a controller that has taken the token may have begun post-copy. Once
+    QEMU has switched to it, the guest goes on in its successor and needs its old process for the rest of its
+    memory. Before that it is put back."""
+
+    def rescue(self, opened: Opened) -> Rescued:
+        old, new = opened.processes
+        if opened.token.take() or (found := migration_status(old.monitor)) == "completed":
+            return super().rescue(opened)
+        if not is_post_copy(found):
+            with contextlib.suppress(HypervisorError):
+                new.process.kill(_END_S)
+            return old.let_run("its migration was called off: it stayed where it was", leaving=True)
+        rescued = self._go_on(new)
+        if rescued.act in ("resumed", "running") and _await_end(old):
+            with contextlib.suppress(HypervisorError):
+                old.process.kill(_END_S)
+            if self.port:
+                with contextlib.suppress(MonitorError):
+                    take_port(new.monitor.execute, self.port)
+        return rescued
+
+    def _go_on(self, new: Process) -> Rescued:
+        """Let the successor run as soon as it has the devices' state."""
+        end, called = time.monotonic() + TRY_S, None
+        while time.monotonic() < end:
+            if not new.alive:
+                return Rescued("ended", "its successor has ended in post-copy")
+            with contextlib.suppress(MonitorError):
+                found = status(new.monitor)
+                if found == "running":
+                    if called is None:
+                        return Rescued("running")
+                    return Rescued("resumed", "its successor was resumed, in post-copy", called, now())
+                if found in NEVER_RAN and found != "inmigrate":
+                    called = now()
+                    new.monitor.execute("cont")
+            time.sleep(_PAUSE_S)
+        return Rescued("failed", "its successor does not run, in post-copy")
+
+
+def _await_end(process: Process) -> bool:
+    """Wait until its migration is over. Returns whether it is."""
+    end = time.monotonic() + REST_S
+    while time.monotonic() < end and process.alive:
+        with contextlib.suppress(MonitorError):
+            if is_over(migration_status(process.monitor)):
+                return True
+        time.sleep(_PAUSE_S)
+    return not process.alive
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@
 
 - `base`: the steps of every freeze, and the data for the dead-man.
 - `suspend`, `sigstop`, `host_sleep`, `guest_sleep`, `snapshot`, `reboot`: the guest keeps its process.
-- `save_restore`, `in_place`, `cold`: the guest moves to another process; `cold` is in-place without an
-overlap.
+- `save_restore`, `in_place`, `cold`, `live_migrate`: the guest moves to another process; `cold` is in-place
+without an overlap, `live_migrate` with RAM in the stream.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from lab.hypervisor.freeze.cold import ColdExchange
 from lab.hypervisor.freeze.guest_sleep import GuestSleep
 from lab.hypervisor.freeze.host_sleep import HostSleep
 from lab.hypervisor.freeze.in_place import Exchange
+from lab.hypervisor.freeze.live_migrate import LiveMigrate
 from lab.hypervisor.freeze.save_restore import SaveRestore
 from lab.hypervisor.freeze.sigstop import Sigstop
 from lab.hypervisor.freeze.snapshot import Snapshot, SnapshotWithState
@@ -39,6 +40,7 @@ MAKERS: Mapping[FreezeMethod, Maker] = {
     FreezeMethod.HOST_SLEEP: HostSleep,
     FreezeMethod.SAVE_RESTORE: SaveRestore,
     FreezeMethod.IN_PLACE: _exchange,
+    FreezeMethod.LIVE_MIGRATE: LiveMigrate,
     FreezeMethod.GUEST_SLEEP: GuestSleep,
     FreezeMethod.SNAPSHOT: Snapshot,
     FreezeMethod.SNAPSHOT_STATE: SnapshotWithState,

@@ -175,7 +175,7 @@ class ColdExchange(Exchange):
                 last_words = self._new.last_words().removeprefix(": ")
                 text = error.what if last_words in error.what else f"{error.what}: {last_words}"
                 raise HypervisorError(text, where=error.where, hint=error.hint) from error
-            self._new.listen()
+            self._new.listen(offer)
         with self._steps.step("state in"):
             since = self._context.clock.now().real_ns
             try:

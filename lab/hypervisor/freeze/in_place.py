@@ -76,6 +76,8 @@ class Exchange(OneByOne):
 
     monitor_ok = True
     settled = True
+    _rescue = HandOver
+    _offer = staticmethod(offer)  # sets what both sides must share, in one of them
 
     def __init__(self, context: LibvirtContext, guest: str, freezing: Freezing) -> None:
         self._context, self._guest, self._freezing = context, guest, freezing
@@ -114,15 +116,15 @@ class Exchange(OneByOne):
             with self._steps.step("negotiate"):
                 ask = asker(self._old, self._guest)
                 handover_check.refuse(ask, self._new.ask, self._guest)
-                offer(ask)
-                self._new.listen()
+                self._offer(ask)
+                self._new.listen(self._offer)
         except BaseException:
             self._new.clear()
             raise
 
     def _plan(self) -> DomainSpec:
         """The successor's specification. Refused when none is possible."""
-        spec = self._new.plan()
+        spec = self._new.plan(shares_memory=self._freezing.method.traits.shares_memory)
         self._old_domain, self._old = self._context.domain(self._guest)[0], self._context.control(self._guest)
         if self._freezing.prove_memory:
             self._prover = MemoryProver(self._new.old.memory_file, self._steps, self._context.clock)
@@ -243,6 +245,7 @@ class Exchange(OneByOne):
         new_uuid = self._new.domain.UUIDString() if self._new.domain is not None else ""
 
         def look() -> str | None:
+            self._look_on()
             if side.event(kind, since_real_ns):
                 return ""
             if self._new.process is not None and not self._new.process.alive:
@@ -258,13 +261,18 @@ class Exchange(OneByOne):
             return "the budget is nearly used up" if self._hurry.is_set() else None
 
         found = wait_for(sides, look, self._context.left_s(deadline_raw_ns), self._context.events)
-        if found is None:
-            raise HypervisorError(
-                "the successor hangs: the transfer of the device state did not complete in time",
-                where=self._guest,
-            )
-        if found:
-            raise HypervisorError(found, where=self._guest)
+        if found != "":
+            raise HypervisorError(found or self._too_late(kind), where=self._guest)
+
+    def _look_on(self) -> None:
+        """Called at least every 20 ms while a side is waited for."""
+
+    def _await_end(self) -> None:
+        """Wait until the predecessor may end, while the guest runs. HypervisorError when it must not."""
+
+    def _too_late(self, _kind: str) -> str:
+        """Why this event has not come in time."""
+        return "the successor hangs: the transfer of the device state did not complete in time"
 
     # -- back --------------------------------------------------------------------------------------
 
@@ -317,8 +325,7 @@ class Exchange(OneByOne):
                 self._done = replace(back, steps=(*steps, *back.steps))
                 return self._done
             self._over()
-            spec = self._new.spec
-            cut = spec is not None and not spec.tap
+            cut = not self._new.old.tap
             self._done = Resumed(call, steps, cut=cut, proof=self._prover.result())
             return self._done
 
@@ -330,25 +337,25 @@ class Exchange(OneByOne):
 
     def _retire(self) -> None:
         """Make the successor the guest's process. A thread ends the predecessor while the guest runs."""
-        context = self._context
-        if self._new.spec is None or self._new.process is None or self._new.control is None:
+        context, spec = self._context, self._new.spec
+        if spec is None or self._new.process is None or self._new.control is None:
             return
         with contextlib.suppress(HypervisorError):
             context.process(self._guest)
-        old_process = context.adopt(
-            replace(self._new.spec, incoming=False), self._new.domain, self._new.process, self._new.control
-        )
+        spec = replace(spec, incoming=False)
+        old_process = context.adopt(spec, self._new.domain, self._new.process, self._new.control)
         self._new.process = self._new.control = None
 
         def end() -> None:
             try:
                 context.on_step(self._guest, "retire")
+                self._await_end()
                 if old_process is not None:
                     old_process.kill(END_S)
                     old_process.close()
                 with contextlib.suppress(libvirt.libvirtError):
                     self._old_domain.destroy()
-                self._take_port()
+                forward(context, LabDomain.of(spec, "running", self._new.old.forwarded_port))
                 for path in (self._new.socket, *self._new.old.sockets):
                     if path is not None:
                         path.unlink(missing_ok=True)
@@ -360,28 +367,21 @@ class Exchange(OneByOne):
         self._retiring = Worker(target=end, name=f"retire-{self._guest}", daemon=True)
         self._retiring.start()
 
-    def _take_port(self) -> None:
-        port = None if self._new.old.tap else self._new.old.ssh_port
-        if self._new.spec is not None:
-            forward(self._context, LabDomain.of(self._new.spec, "running", port))
-
     def charge(self) -> Charge | None:
-        process, old = self._new.process, self._new.old
+        process, old, context = self._new.process, self._new.old, self._context
         if process is None or self._new.spec is None:
             return None
         uuid, socket = self._new.spec.uuid, self._new.spec.monitor_socket
-        successor = (
-            MonitorAddress(str(socket)) if socket else MonitorAddress(uri=self._context.uri, uuid=uuid)
-        )
+        successor = MonitorAddress(str(socket)) if socket else MonitorAddress(uri=context.uri, uuid=uuid)
         return charge(
-            HandOver,
-            self._context,
+            self._rescue,
+            context,
             self._guest,
             process.pidfd,
             self._token.handle,
             successor_pid=process.pid,
             successor=successor,
-            port=0 if old.tap else old.ssh_port or 0,
+            port=old.forwarded_port or 0,
         )
 
     def abandon(self) -> None:
