@@ -96,7 +96,7 @@ def serving(home: Path, options: ServiceOptions, clock: Clock) -> Iterator[Runni
             from lab.session.kept_guest_metadata import bring_inside
 
             bring_inside(stack, service, kept, clock)
-        bound = [(*service.listen(host, port, guest), guest) for host, port, guest in listeners]
+        bound: list[Listener] = []
         operator = EventOperator(service, clock, options.rules.time_factor)
         described = {
             "name": options.name,
@@ -104,6 +104,7 @@ def serving(home: Path, options: ServiceOptions, clock: Clock) -> Iterator[Runni
             "time_factor": options.rules.time_factor,
             "doors": bound,
         }
+        # First: whoever finds a guest's listener open may announce.
         control, control_at = control_listener(operator, described), ""
         service.serve(control, unix_socket(folder / SOCKET))
         if options.control:
@@ -111,5 +112,7 @@ def serving(home: Path, options: ServiceOptions, clock: Clock) -> Iterator[Runni
             host, port = listener.getsockname()[:2]
             control_at = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             service.serve(control, listener)
+        for host, port, guest in listeners:
+            bound.append((*service.listen(host, port, guest), guest))
         inside = [guest.name for guest in kept]
         yield RunningService(service, operator, clock, bound, instances, inside, control_at)
