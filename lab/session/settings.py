@@ -21,7 +21,6 @@ from lab.guest.ssh import SSH
 from lab.hypervisor import memory
 from lab.hypervisor.accelerators import Choice
 from lab.hypervisor.domain import Accelerator, DomainSpec
-from lab.hypervisor.facts import has_device, program_version
 from lab.image.identity import make_key, write_key
 from lab.image.store import Image
 from lab.session.guest_seed import GuestSeed
@@ -183,6 +182,8 @@ def emulator_for(spec: GuestSpec, settings: Settings, hypervisor: LibvirtHypervi
 
 def devices_of(spec: GuestSpec, emulator: Emulator, settings: Settings) -> tuple[str, ...]:
     """The further devices of a guest, as arguments of QEMU's -device. Refused when its QEMU lacks one."""
+    from lab.hypervisor.facts import has_device, program_version  # they need libvirt, `plan` does not
+
     name = settings.devices.get(spec.name, "")
     if name and not has_device(emulator.path, name):
         raise Refused(
