@@ -11,6 +11,7 @@ import typer
 
 from lab.cli import completion
 from lab.cli.commands import Commands
+from lab.cli.running import JUnit
 from lab.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
@@ -228,6 +229,7 @@ def play(
     wait: Annotated[str, typer.Option(metavar="TIME", help="How long a first request may take.")] = "60s",
     name: Annotated[str, typer.Option(metavar="NAME", help="The service's name.")] = "play",
     as_json: AsJson = False,
+    junit: JUnit = None,
 ) -> None:
     """Play the announcements of playbooks without guests, one after another, and judge what clients make of
     them."""
@@ -255,6 +257,10 @@ def play(
             page.blank()
     if as_json:
         typer.echo(json.dumps([one.to_json() for one in told], indent=1))
+    if junit is not None:
+        from lab.report.junit import write_played_junit
+
+        write_played_junit([(one.plan.name, one.findings) for one in told], junit)
     raise typer.Exit(worst(one.outcome for one in told).exit_code)
 
 

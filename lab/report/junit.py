@@ -8,7 +8,7 @@ be completed, which is true.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +31,23 @@ def write_junit(run: Run, path: Path) -> None:
     xml.add_testsuite(suite)
     xml.update_statistics()  # type: ignore[no-untyped-call]
     suite.time = xml.time = _seconds(run)  # of the run; the cases, whose sum would be here, have no time
+    _write(xml, path)
+
+
+def write_played_junit(played: Iterable[tuple[str, Sequence[Finding]]], path: Path) -> None:
+    """Write the findings of playbooks that were played without guests, a suite for each by its name.
+    MachineError when the file cannot be written."""
+    xml = JUnitXml()
+    for name, findings in cleaned(list(played)):
+        suite = TestSuite(f"freezelab.{name}")
+        for finding in findings:
+            suite.add_testcase(_case(name, finding))
+        xml.add_testsuite(suite)
+    xml.update_statistics()  # type: ignore[no-untyped-call]
+    _write(xml, path)
+
+
+def _write(xml: JUnitXml, path: Path) -> None:
     write_whole(path, b'<?xml version="1.0" encoding="UTF-8"?>\n' + xml.tostring() + b"\n")  # type: ignore[no-untyped-call]
 
 
@@ -56,7 +73,7 @@ def _suite(run: Run) -> TestSuite:
     ):
         suite.add_property(name, value)
     for finding in run.findings:
-        suite.add_testcase(_case(run, finding))
+        suite.add_testcase(_case(run.playbook.name, finding))
     return suite
 
 
@@ -80,11 +97,11 @@ def _predictions(run: Run) -> Iterator[tuple[str, str]]:
                     yield f"claim.{whose(guest, cycle)}.{audit.source}", bare(claim_text(audit)[0])
 
 
-def _case(run: Run, finding: Finding) -> TestCase:
+def _case(playbook: str, finding: Finding) -> TestCase:
     cycle = f"cycle {finding.cycle}: " if finding.cycle >= 0 else ""
     case = TestCase(
         f"{cycle}{finding.metric} {finding.expectation}",
-        classname=".".join(filter(None, [run.playbook.name, finding.cell, finding.guest])),
+        classname=".".join(filter(None, [playbook, finding.cell, finding.guest])),
         time=0.0,
     )
     if finding.outcome is not Outcome.PASSED:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from junitparser import JUnitXml
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 60
@@ -98,8 +99,11 @@ def test_a_handler_plays_a_playbook_wave_by_wave(folder: Path) -> None:
 
 def test_what_the_playbook_expects_decides(folder: Path) -> None:
     text = PLAYBOOK.replace("notice: 1h", "notice: 30s").replace("--for-all", "--watch-only")
-    code, out, _ = played(folder, text, *listening("web-0", "web-1"), *CLIENT)
+    file = folder / "junit.xml"
+    code, out, _ = played(folder, text, *listening("web-0", "web-1"), *CLIENT, "--junit", str(file))
     assert code == 1
+    [suite] = JUnitXml.fromfile(str(file))
+    assert (suite.name, suite.failures, suite.errors) == ("freezelab.t", out.count("\nfailed: "), 0)
     assert "failed: no guest of web approved" in out
     assert out.splitlines()[-2:] == ["t: failed", ""]
 
