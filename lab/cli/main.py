@@ -13,7 +13,19 @@ import typer
 from typer.core import TyperGroup
 
 from lab import __version__
-from lab.cli import by_hand, ci, completion, events, kept_guests, nights, past_runs, stores, streams, upkeep
+from lab.cli import (
+    by_hand,
+    ci,
+    completion,
+    events,
+    kept_guests,
+    lab_hosts,
+    nights,
+    past_runs,
+    stores,
+    streams,
+    upkeep,
+)
 from lab.cli import metrics as metrics_command
 from lab.cli.commands import Commands
 from lab.cli.options import (
@@ -78,6 +90,7 @@ app.add_typer(events.events, name="events")
 app.add_typer(nights.nightly, name="nightly")
 app.add_typer(nights.baseline, name="baseline")
 app.add_typer(metrics_command.metrics, name="metrics")
+app.add_typer(lab_hosts.lab_host, name="labhost")
 
 
 def _print_version(wanted: bool) -> None:
@@ -88,11 +101,17 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - its callback
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
+    on: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Run in the lab host, labhost: --on labhost run …")
+    ] = None,
 ) -> None:
     """Freeze real guests, patch the host under them, measure the pause and the clocks."""
+    lab_hosts.check_on(on, context.invoked_subcommand)
+    context.obj = on
 
 
 def _plan(playbook: str) -> Plan:
@@ -110,6 +129,7 @@ def _file_of(playbook: str) -> Path:
 
 @app.command()
 def run(
+    context: typer.Context,
     playbook: Annotated[
         str | None,
         typer.Argument(
@@ -161,6 +181,7 @@ def run(
     from lab.session.run import RunOptions, with_counts
 
     live = live_outputs(metrics, json_lines=json_lines, as_json=as_json)
+    there = lab_hosts.options_there(context.params) if context.obj is not None else None
     resumed = _history_of(resume) if resume is not None else None
     if resumed is not None and playbook is None:
         file, read = None, resumed.start.plan
@@ -168,6 +189,11 @@ def run(
         named = "first-freeze" if playbook is None else playbook
         file, read = _file_of(named), _plan(named)
     plan = with_counts(read, repeat, control)
+    if there is not None and file is not None:
+        lab_hosts.run_there(
+            *(plan, file.absolute(), there),
+            as_json=as_json, junit=junit, metrics=metrics, quiet=quiet, verbose=verbose,
+        )  # fmt: skip
     earlier = _earlier(resumed, plan) if resumed is not None else None
     options = RunOptions(
         *(connect, accelerator_request(accelerator), boot_seconds(boot), golden, wait, earlier),

@@ -17,6 +17,7 @@ from lab.core.method import FreezeMethod
 
 _THINGS = """
 host: the machine that runs the lab
+lab host: a guest that runs guests itself, on KVM: freezelab labhost
 guest, guests: a virtual machine of the lab's: one QEMU process, or one after another
 peer, peers: a guest that takes part in a workload and is not frozen
 controller: the process that runs a playbook

@@ -37,6 +37,7 @@ from lab.guest.shell_samples import ShellSamples
 from lab.guest.ssh import SSH
 from lab.ports import Clock
 from lab.process.clock import HostClock
+from lab.process.pace import paced
 from lab.threads import Worker
 
 ANSWER_S = 15.0
@@ -45,8 +46,7 @@ REGAIN_S = 20.0
 """Time limit for re-establishing a lost channel, or the time of the first connection, with the boot, if that
 was longer. QEMU's forwarded port is back within a second."""
 
-_PACE_S, _SLOWEST_S = 0.02, 0.5
-_TRIES = 3
+_PACE_S, _SLOWEST_S, _TRIES = 0.02, 0.5, 3
 T = TypeVar("T")
 
 
@@ -116,14 +116,14 @@ class GuestProbe:
         if self._closed:
             self._again = None
             self._drop()
-        elif not self._attach(ATTACH_S):
-            self._start(START_S)
+        elif not self._attach(paced(ATTACH_S)):
+            self._start(paced(START_S))
 
     def _begin_serially(self, serial: SerialLine) -> None:
         """Wait until the program that waits in the guest answers over the serial channel, and have it rest.
         The SSH connection is made meanwhile and afterwards. GuestError when it does not answer."""
         self._in_thread(self._begin)
-        probe_protocol.rest(partial(serial.exchange, within_s=SERIAL_S))
+        probe_protocol.rest(partial(serial.exchange, within_s=paced(SERIAL_S)))
         self._resting = True
 
     def __exit__(self, *_: object) -> None:
@@ -192,7 +192,7 @@ class GuestProbe:
 
     def _repair(self) -> None:
         """Re-establish a lost channel."""
-        self.restarts += not self._regain(max(REGAIN_S, self._slow_s))
+        self.restarts += not self._regain(max(paced(REGAIN_S), self._slow_s))
         self.reconnects += 1
 
     def _regain(self, within_s: float) -> bool:
@@ -351,7 +351,7 @@ class GuestProbe:
         t1 = wire.mark_sending()
         channel.send(line)
         t1 = wire.first_sent or t1
-        return t1, *channel.answer(letter, ANSWER_S, echo, self._silent)
+        return t1, *channel.answer(letter, paced(ANSWER_S), echo, self._silent)
 
     def read(self) -> Reading:
         self._serially = not self._serially
@@ -369,7 +369,7 @@ class GuestProbe:
             number,
             self.limits.resolution_ns,
             channel,
-            lambda: self._talking().answer(b"K", ANSWER_S, b" %s " % number)[1],
+            lambda: self._talking().answer(b"K", paced(ANSWER_S), b" %s " % number)[1],
         )
 
     def start_cycle(self) -> None:

@@ -14,6 +14,7 @@ from lab.guest.banner import LISTENS_S, STAGGER_S
 from lab.guest.connections import GuestConnections, Link
 from lab.guest.stamped_socket import Wire
 from lab.ports import Clock
+from lab.process.pace import paced
 
 # The lab's own errors report lost connections; paramiko's threads would print them to the terminal as well.
 logging.getLogger("paramiko").setLevel(logging.CRITICAL)
@@ -134,7 +135,7 @@ class SSH:
         transport = _Transport(wire)  # type: ignore[arg-type]  # it replaces the socket
         address.arrange(transport.get_security_options())
         spoke = time.monotonic()
-        limit = handshake_s or max(HANDSHAKE_S, deadline - spoke)
+        limit = handshake_s or max(paced(HANDSHAKE_S), deadline - spoke)
         transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = limit
         try:
             transport.start_client(timeout=limit)
@@ -221,9 +222,10 @@ class SSH:
         """Run a shell command in the guest to its end. GuestError on a lost connection, on a time-out, and
         when a signal ends the command, as in a guest that shuts down. It contains the reason of the guest's
         end if that is known soon after."""
+        timeout_s = paced(timeout_s)
         deadline, rest_until = time.monotonic() + timeout_s, 0.0
         try:
-            channel = self.channel(command, min(timeout_s, OPEN_S))
+            channel = self.channel(command, min(timeout_s, paced(OPEN_S)))
         except GuestError as error:
             if self.alive or self.gone is not None:
                 raise

@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from lab.core.units import NS_PER_S
 from lab.errors import MachineError
 from lab.hypervisor.domain import Accelerator
 from lab.process import runner
+from lab.process.pace import PACE
 
 KVM_DEVICE = Path("/dev/kvm")
 PROOF = "Linux version"
@@ -114,19 +116,28 @@ def _with_boot(
     emulator: Path, kernel: Path, state: Path, progress: Callable[[str], None], device: Path, boot_s: float
 ) -> Choice:
     memory, key = state / "accelerator.json", _key(emulator, device)
-    booted = _recall(memory, key)
-    if booted is None:
+    known = _recall(memory, key)
+    if known is None:
         progress(f"testing once whether KVM boots a guest here (at most {boot_s:g} s)")
-        booted = boots(emulator, kernel, "kvm", boot_s)
-        _remember(memory, key, booted)
-    if booted:
+        known = _Boot(boots(emulator, kernel, "kvm", boot_s))
+        _remember(memory, key, known)
+    if known.first_line_s is not None:
+        PACE.measured(known.first_line_s)
         return Choice(Accelerator.KVM, "KVM boots a guest here")
     return Choice(Accelerator.TCG, "KVM opens here but boots no guest")
 
 
-def boots(emulator: Path, kernel: Path, accelerator: str, deadline_s: float) -> bool:
-    """Whether `kernel` prints its first line on this accelerator within `deadline_s` seconds. QEMU has ended
-    when this returns or raises. MachineError when there is no such kernel, or QEMU cannot be run."""
+@dataclass(frozen=True)
+class _Boot:
+    """first_line_s: how long a kernel took until its first line; None: it printed none."""
+
+    first_line_s: float | None
+
+
+def boots(emulator: Path, kernel: Path, accelerator: str, deadline_s: float) -> float | None:
+    """The seconds until `kernel` prints its first line on this accelerator; None when it does not within
+    `deadline_s` seconds. QEMU has ended when this returns or raises. MachineError when there is no such
+    kernel, or QEMU cannot be run."""
     if not kernel.is_file():
         raise MachineError("no such kernel image", where=str(kernel), hint="freezelab image build")
     argv = [
@@ -135,7 +146,8 @@ def boots(emulator: Path, kernel: Path, accelerator: str, deadline_s: float) -> 
         "-kernel", str(kernel), "-append", "console=ttyS0 earlyprintk=ttyS0 panic=-1", "-serial", "stdio",
     ]  # fmt: skip
     # Its own session: a Ctrl-C is ours to pass on.
-    return runner.run(argv, deadline_s, check=False, on_line=lambda line: PROOF in line).enough
+    finished = runner.run(argv, deadline_s, check=False, on_line=lambda line: PROOF in line)
+    return finished.took_ns / NS_PER_S if finished.enough else None
 
 
 def _key(emulator: Path, device: Path) -> dict[str, str]:
@@ -161,7 +173,7 @@ def _cpu_model() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
-def _recall(memory: Path, key: dict[str, str]) -> bool | None:
+def _recall(memory: Path, key: dict[str, str]) -> _Boot | None:
     """The stored result for exactly this key; None when there is none, or the file is damaged."""
     try:
         known = json.loads(memory.read_text(encoding="utf-8"))
@@ -169,13 +181,16 @@ def _recall(memory: Path, key: dict[str, str]) -> bool | None:
         return None
     if not isinstance(known, dict) or known.get("schema") != _MEMORY or known.get("key") != key:
         return None
-    booted = known.get("kvm_boots")
-    return booted if isinstance(booted, bool) else None
+    booted, first_line_s = known.get("kvm_boots"), known.get("first_line_s")
+    if booted is False:
+        return _Boot(None)
+    return _Boot(first_line_s) if booted is True and isinstance(first_line_s, float) else None
 
 
-def _remember(memory: Path, key: dict[str, str], booted: bool) -> None:
+def _remember(memory: Path, key: dict[str, str], boot: _Boot) -> None:
     """Store the result atomically. MachineError when the state folder cannot be written."""
-    text = json.dumps({"schema": _MEMORY, "key": key, "kvm_boots": booted}, indent=2) + "\n"
+    booted = {"kvm_boots": boot.first_line_s is not None, "first_line_s": boot.first_line_s}
+    text = json.dumps({"schema": _MEMORY, "key": key, **booted}, indent=2) + "\n"
     try:
         memory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(

@@ -13,6 +13,7 @@ from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import AgentError, HypervisorError, Refused
 from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt, libvirt_qemu, mapped
 from lab.ports import Call, Clock
+from lab.process.pace import paced
 
 _PING_S = 2
 _FREEZE_S, _THAW_S = 10, 2
@@ -34,7 +35,7 @@ def command(
     if arguments:
         request["arguments"] = arguments
     with mapped(f"the agent's {name} failed", where):
-        answer = libvirt_qemu.qemuAgentCommand(domain, json.dumps(request), timeout_s, 0)
+        answer = libvirt_qemu.qemuAgentCommand(domain, json.dumps(request), round(paced(timeout_s)), 0)
     return json.loads(answer).get("return")
 
 
@@ -62,7 +63,7 @@ def set_time(domain: Any, where: str, clock: Clock, by: SetBy = SetBy.NANOSECOND
         else {"seconds": seconds, "nseconds": nanoseconds if by is SetBy.NANOSECONDS else 0}
     )
     try:
-        with _time_limit(domain, _SET_S):
+        with _time_limit(domain, round(paced(_SET_S))):
             if by is SetBy.RTC:
                 # libvirt ignores the time with this flag, but its binding requires one.
                 domain.setTime({"seconds": 0, "nseconds": 0}, libvirt.VIR_DOMAIN_TIME_SYNC)
@@ -92,7 +93,7 @@ def get_time(domain: Any, where: str, clock: Clock) -> tuple[Call, int]:
     domain. HypervisorError when the agent does not answer, AgentError when it answers with an error.
     Refused when the domain has no channel for one."""
     try:
-        with _time_limit(domain, _PING_S):
+        with _time_limit(domain, round(paced(_PING_S))):
             called = clock.now()
             time = domain.getTime(0)
             call = Call(called, clock.now())

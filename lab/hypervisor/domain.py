@@ -42,6 +42,9 @@ NOT_IN_TCG = (
 without them: `max` differs between versions, and a hand-over to another version must not change the guest's
 CPU. It is an AMD model, because on Intel models Linux uses page-table isolation, which is slow under TCG."""
 
+_WITHOUT_NESTED = (*(name for name in NOT_IN_TCG if name != "svm"), "cx16")
+"""The same for lab hosts, whose kvm_amd needs svm. Linux 6.12 boots on the TCG of QEMU 7.2 without cx16."""
+
 
 class Accelerator(StrEnum):
     """The accelerator that runs the guest's instructions."""
@@ -116,7 +119,8 @@ class DomainSpec:
     tap: an existing tap for the network card instead of QEMU's user-mode network; other_tap: the successor's
         tap, because two processes cannot open the same one.
     invariant_tsc: KVM only: the guest has an invariant TSC. tsc_hz: KVM only: the TSC's frequency.
-    cpu: the CPU model under TCG; under KVM the guest has the host's.
+    cpu: the CPU model under TCG; under KVM the guest has the host's. nested: TCG only: it has SVM, so that
+        the guest has KVM.
     memory_file: a file with the guest's RAM, which another QEMU can map as well; None: anonymous memory.
     memory_base: a file with the initial content of the guest's RAM. It is mapped privately and never written,
         so guests of one file share their unchanged pages. Not together with memory_file.
@@ -162,6 +166,7 @@ class DomainSpec:
     invariant_tsc: bool = False
     tsc_hz: int | None = None
     cpu: str = CPU
+    nested: bool = False
     memory_file: Path | None = None
     memory_base: Path | None = None
     memory_in_stream: bool = False
@@ -201,7 +206,9 @@ class DomainSpec:
     @property
     def without(self) -> tuple[str, ...]:
         """The features of `cpu` that are disabled, because QEMU 7.2's TCG lacks some of them."""
-        return NOT_IN_TCG if self.cpu == CPU else ()
+        if self.cpu != CPU:
+            return ()
+        return _WITHOUT_NESTED if self.nested else NOT_IN_TCG
 
     @property
     def bus(self) -> str:

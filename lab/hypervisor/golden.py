@@ -25,6 +25,7 @@ from lab.hypervisor.domain import DomainSpec, render
 from lab.hypervisor.freeze.cold import Keeper
 from lab.hypervisor.migration import is_over, send_state, set_capabilities
 from lab.ports import Clock
+from lab.process.pace import paced
 
 OUT_S = 30.0
 IN_S = 30.0
@@ -85,7 +86,7 @@ def take(hypervisor: LibvirtHypervisor, guest: str, folder: Path, clock: Clock) 
     keeper = Keeper(path)
     try:
         hypervisor.qmp(guest, "migrate", uri=f"unix:{path}")
-        deadline = clock.now().raw_ns + round(OUT_S * NS_PER_S)
+        deadline = clock.now().raw_ns + round(paced(OUT_S) * NS_PER_S)
         while not is_over(str((known := hypervisor.qmp(guest, "query-migrate")).get("status", "none"))):
             if clock.now().raw_ns > deadline:
                 raise HypervisorError("QEMU did not send its state in time", where=guest)
@@ -93,7 +94,7 @@ def take(hypervisor: LibvirtHypervisor, guest: str, folder: Path, clock: Clock) 
         if known.get("status") != "completed":
             why = known.get("error-desc") or known.get("status")
             raise HypervisorError(f"its state cannot be saved: {why}", where=guest)
-        return keeper.take(OUT_S)
+        return keeper.take(paced(OUT_S))
     finally:
         keeper.close()
         path.unlink(missing_ok=True)
@@ -110,7 +111,7 @@ def start(hypervisor: LibvirtHypervisor, spec: DomainSpec, state: bytes, folder:
         hypervisor.qmp(guest, "migrate-set-parameters", **{"announce-rounds": 0})
         hypervisor.qmp(guest, "migrate-incoming", uri=f"unix:{path}")
         try:
-            send_state(path, state, IN_S)
+            send_state(path, state, paced(IN_S))
         except OSError as error:
             words = _words(hypervisor, spec)
             raise StateRefused(

@@ -25,6 +25,7 @@ from lab.core.setup import SetupSpec
 from lab.core.units import NS_PER_MS, NS_PER_S, format_size
 from lab.errors import FreezelabError, GuestError, ImageError, Interrupted
 from lab.guest import identity
+from lab.guest.address import Address
 from lab.guest.identity import CloneClient, Identity
 from lab.guest.probe import GuestProbe, Waiting
 from lab.guest.ssh import SSH
@@ -36,6 +37,7 @@ from lab.hypervisor.domain import Accelerator, DomainSpec
 from lab.image.golden import Golden, GoldenStore, compact_ram
 from lab.image.store import default_cache
 from lab.ports import Clock, View
+from lab.process.pace import paced
 from lab.session.parallel import AT_ONCE
 from lab.session.paths import made
 from lab.session.settings import PreparedGuest, Settings, StartedGuest
@@ -114,6 +116,8 @@ class Launcher(Protocol):
     ) -> GuestProbe: ...
 
     def login(self, spec: GuestSpec) -> SSH: ...
+
+    def address(self, name: str) -> Address: ...
 
     def alive(self, name: str) -> None: ...
 
@@ -246,7 +250,7 @@ class Clones:
         if domain.probe_socket is None:
             raise GuestError("it has no serial channel", where=f"guest {name}")
         return CloneClient(
-            name, domain.probe_socket, self._clock, self._clock.now().raw_ns + within_ns, alive
+            name, domain.probe_socket, self._clock, self._clock.now().raw_ns + round(paced(within_ns)), alive
         )
 
     # -- the golden one ------------------------------------------------------------------------------
@@ -298,6 +302,8 @@ class Clones:
             "rtc": guest.spec.rtc.value,
             "accelerator": guest.domain.accelerator.value,
         }
+        if self._settings.furnishing is not None:
+            report |= {"furnishing": self._settings.furnishing.digest}
         if guest.domain.accelerator is Accelerator.KVM:  # its guests see the host's CPU
             host = host_facts.look()
             report |= {"host_kernel": host.kernel, "host_cpu": host.cpu}
@@ -332,6 +338,8 @@ class Clones:
                 source = ssh.check(f"cat {_CLOCKSOURCE}").strip()
                 if guest.image.has_agent:
                     hypervisor.agent_ready(spec.name, clock.now().raw_ns + SETTLE_NS)
+                if alone.furnishing is not None:
+                    alone.furnishing.furnish(guests.address(spec.name), alone.folder, self._view.note)
                 waiting = identity.wait_inside(ssh)
             domain = hypervisor.spec(spec.name)
             if domain is None or domain.memory_file is None or domain.disk is None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lab.core.history import Host
 from lab.core.plan import SYSTEM, Plan
@@ -18,6 +22,9 @@ from lab.session.emulators import find_emulator
 from lab.session.images import proof_kernel
 from lab.session.recovery import clear
 from lab.session.settings import Settings, check_memory
+
+LAB_HOST = "FREEZELAB_LAB_HOST"
+"""The variable that says in a lab host which one it is: JSON, with its name and facts of the host below."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,8 @@ class GuestHost:
     def facts(self) -> Host:
         """The host's entry in the record."""
         facts, versions = host_facts.look(), self.hypervisor.facts()
+        inside = of_lab_host()
+        where = f", in the lab host {inside['lab_host']['name']}" if inside else ""
         return Host(
             kernel=facts.kernel,
             cpu=facts.cpu,
@@ -55,14 +64,26 @@ class GuestHost:
             qemu=versions.qemu,
             libvirt=versions.libvirt,
             accelerator=self.accelerator.accelerator.value,
-            accelerator_reason=self.accelerator.reason,
+            accelerator_reason=f"{self.accelerator.reason}{where}",
             details={
                 **asdict(facts),
                 "machine": host_facts.machine_id(),
                 "uri": versions.uri,
                 "libvirt_linked": versions.libvirt_linked,
+                **inside,
             },
         )
+
+
+def of_lab_host() -> dict[str, Any]:
+    """What a record says of the lab host that this is; empty elsewhere. A lab host has a new machine id each
+    time, but is the same machine as those before it on the same host."""
+    text = os.environ.get(LAB_HOST)
+    if not text:
+        return {}
+    below = json.loads(text)
+    machine = hashlib.sha256(f"{below['name']} on {below['machine']}".encode()).hexdigest()[:16]
+    return {"lab_host": below, "machine": machine}
 
 
 def prepare_host(

@@ -62,7 +62,6 @@ REACHABLE = (
 )
 
 BOOT_TRIES = 3
-
 T = TypeVar("T")
 ASKED_FOR = "cold starts were asked for"
 CALLED_OFF = GuestGone("called off", ended=True)
@@ -277,6 +276,7 @@ class Guests:
             kept_guest=settings.kept_guest,
             watchdog=spec.watchdog or "",
             devices=devices_of(spec, emulator, settings),
+            nested=settings.nested,
         )
         return PreparedGuest(spec, self._network.attach(spec, domain), image, folder, seed)
 
@@ -366,7 +366,7 @@ class Guests:
             raise GuestError(f"the guest is {state} instead of booting", where=f"guest {name}")
 
     def _boot_s(self, guest: StartedGuest) -> float:
-        return self._settings.boot_s or guest.boot_s[self._settings.accelerator.accelerator]
+        return self._settings.boot_s or guest.boot_s(self._settings.accelerator.accelerator)
 
     def _connect(self, guest: StartedGuest, listens: bool = False) -> SSH:
         known, within_s = self._connections[guest.spec.name], self._boot_s(guest)

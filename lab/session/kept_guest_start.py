@@ -26,14 +26,16 @@ from lab.session.images import images_for
 from lab.session.kept_guests import KeptGuest, read_all, write
 from lab.session.paths import made
 from lab.session.recovery import left_by_killed
-from lab.session.settings import Settings, check_memory, memory_option
+from lab.session.settings import Furnishing, Settings, check_memory, memory_option
 from lab.session.signals import Signals, shield
 from lab.session.views import Views
 
 
 @dataclass(frozen=True)
 class UpOptions:
-    """Options of `up`. memory: in the form of playbooks. boot_s: None is the accelerator's default."""
+    """Options of `up`. memory: in the form of playbooks. boot_s: None is the accelerator's default. nested:
+    the guest can run guests on KVM itself. furnishing: None: it is booted, and does not start from a golden
+    state."""
 
     name: str
     memory: str = "512MiB"
@@ -42,6 +44,8 @@ class UpOptions:
     resync: str = "none"
     accelerator: AcceleratorRequest = AcceleratorRequest.AUTO
     boot_s: int | None = None
+    nested: bool = False
+    furnishing: Furnishing | None = None
 
 
 def up(home: Path, options: UpOptions, views: Views) -> KeptGuest:
@@ -60,7 +64,13 @@ def up(home: Path, options: UpOptions, views: Views) -> KeptGuest:
             host = prepare_host(hypervisor, plan, images, home, view, options.accelerator)
             run = f"kept-{secrets.token_hex(3)}"
             folder = made(home / "guests" / run)
-            settings = replace(host.settings(run, folder, options.boot_s), kept_guest=True)
+            settings = replace(
+                host.settings(run, folder, options.boot_s),
+                kept_guest=True,
+                nested=options.nested,
+                golden=options.furnishing is not None,
+                furnishing=options.furnishing,
+            )
             with Guests(hypervisor, settings, clock, view, NullJournal()) as guests:
                 (cell,) = plan.parts
                 guests.up(cell)

@@ -23,6 +23,7 @@ from lab.hypervisor.accelerators import Choice
 from lab.hypervisor.domain import Accelerator, DomainSpec
 from lab.image.identity import make_key, write_key
 from lab.image.store import Image
+from lab.process.pace import paced
 from lab.session.guest_seed import GuestSeed
 from lab.session.paths import made
 
@@ -57,6 +58,15 @@ START_TRIES = 3
 
 
 @dataclass(frozen=True)
+class Furnishing:
+    """What is done in a guest before its golden state is saved. furnish: gets its address, a folder for
+    files, and what notes its progress. digest: of all that decides the result."""
+
+    furnish: Callable[[Address, Path, Callable[[str], object]], None]
+    digest: str
+
+
+@dataclass(frozen=True)
 class Settings:
     """The settings of the guests of one run. home: the state folder. folder: the run's own.
 
@@ -66,6 +76,7 @@ class Settings:
     lab's own network, for those that have a place in it. secrets: the values of their setups' secrets.
     emulator: this machine's own. emulators: others, by GuestSpec.emulator.
     devices: the device of QEMU's that a guest's mechanism needs, by the guest's name.
+    nested: they can run guests on KVM themselves. furnishing: of their golden states.
     """
 
     run: str
@@ -81,6 +92,8 @@ class Settings:
     golden: bool = False
     boots_anew: bool = False
     network: NetworkSpec | None = None
+    nested: bool = False
+    furnishing: Furnishing | None = None
     secrets: Mapping[Secret, bytes] = field(default_factory=dict, repr=False)
     emulators: Mapping[str, Emulator] = field(default_factory=dict)
     devices: Mapping[str, str] = field(default_factory=dict)
@@ -112,10 +125,9 @@ class StartedGuest:
     imported: bool = False
     depth: Depth = Depth.PYTHON
 
-    @property
-    def boot_s(self) -> Mapping[Accelerator, float]:
+    def boot_s(self, accelerator: Accelerator) -> float:
         """The longest time until it answers SSH."""
-        return OWN_BOOT_S if self.imported else BOOT_S
+        return paced((OWN_BOOT_S if self.imported else BOOT_S)[accelerator])
 
     def patient(self, connect: Callable[[], SSH]) -> SSH:
         """The connection that `connect` makes, and makes again for TAKES_KEY_S if the guest refuses it and

@@ -87,7 +87,13 @@ def test_bash_is_offered_what_is_there(offers: Offers, tmp_path: Path) -> None:
     assert offers("freeze", "--probe", "a") == ["auto", "agent"]
     assert offers("cp", "d") == ["db-0:"]
     assert offers("report", "") == ["2-b", "1-a"]
-    assert offers("up", "--image", "") == ["debian", "debian-13", "debian-generic", "debian-testing"]
+    assert offers("up", "--image", "") == [
+        "debian",
+        "debian-13",
+        "debian-generic",
+        "debian-testing",
+        "labhost",
+    ]
     alone = offers("up", "--resync", "")
     assert {"none", "chrony-phc"} <= set(alone)
     assert "agent" not in alone

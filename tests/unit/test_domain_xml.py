@@ -296,3 +296,12 @@ def test_a_domain_without_a_kernel_boots_from_its_disk() -> None:
     assert disks["vda"].find("readonly") is None
     plain = parsed(dataclasses.replace(SPEC, kernel=None, initrd=None))
     assert [child.tag for child in plain.findall("os/*")] == ["type", "boot"]
+
+
+def test_a_lab_host_has_svm_and_other_guests_have_not() -> None:
+    def disabled(spec: DomainSpec) -> set[str]:
+        return {str(one.get("name")) for one in parsed(spec).iterfind("cpu/feature")}
+
+    nested = dataclasses.replace(SPEC, nested=True)
+    assert disabled(SPEC) == set(NOT_IN_TCG)
+    assert disabled(SPEC) - disabled(nested) == {"svm"}

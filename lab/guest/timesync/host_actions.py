@@ -15,6 +15,7 @@ from lab.guest.ssh import SSH
 from lab.guest.timesync.access import GuestAccess
 from lab.guest.timesync.line_client import PATIENCE_S, Line
 from lab.ports import Call
+from lab.process.pace import paced
 from lab.threads import Worker
 
 AGENT_S = 25.0
@@ -110,7 +111,7 @@ class AgentResync(Acting):
     """The host acts through the guest's agent, in one of three ways."""
 
     def __init__(self, mechanism: ResyncMechanism, access: GuestAccess) -> None:
-        super().__init__(AGENT_S)
+        super().__init__(paced(AGENT_S))
         if access.agent is None:
             raise Refused("the host has no channel to this guest's agent", where=access.where)
         self._mechanism, self._access, self._agent = mechanism, access, access.agent

@@ -1,0 +1,160 @@
+"""`freezelab labhost`, and runs in the lab host: `freezelab --on labhost run`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from lab.cli.commands import Commands
+from lab.cli.options import Accelerator, Quiet, accelerator_request, boot_seconds
+from lab.errors import UsageError
+from lab.session.signals import Signals
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from lab.core.plan import Plan
+
+lab_host = Commands(no_args_is_help=True, help="Real KVM in a lab host, a guest of this machine.")
+
+
+@lab_host.command()
+def up(
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="Its memory, such as 4GiB.")] = "3GiB",
+    vcpus: Annotated[int, typer.Option(metavar="N", min=1, max=64, help="Its virtual CPUs.")] = 2,
+    accelerator: Accelerator = "auto",
+    boot: Annotated[str | None, typer.Option(metavar="TIME", help="How long its boot may take.")] = None,
+    golden: Annotated[
+        bool, typer.Option("--golden/--cold", help="Start it from its golden state, or boot it.")
+    ] = True,
+    quiet: Quiet = False,
+) -> None:
+    """Start the lab host, which is kept until `labhost down`."""
+    from lab.cli.views import view_for
+    from lab.session import lab_host as session
+    from lab.session.paths import home
+
+    request, boot_s = accelerator_request(accelerator), boot_seconds(boot)
+    options = session.LabHostOptions(memory, vcpus, request, boot_s, golden)
+    guest = session.up(home(), options, partial(view_for, quiet=quiet))
+    typer.echo(f"{session.described(guest)}; freezelab labhost down removes it\n{guest.login}")
+
+
+@lab_host.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
+def ssh(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="COMMAND", help="A command, or options of ssh; a login without one."),
+    ] = None,
+) -> None:
+    """Log in to the lab host, or run a command in it; the exit code is that of ssh."""
+    from lab.process.replacement import become
+    from lab.session import kept_guest_access as access
+    from lab.session import lab_host as session
+    from lab.session.paths import home
+
+    become(access.login(session.find(home()), command or []))
+
+
+@lab_host.command()
+def down() -> None:
+    """Remove the lab host and all that is in it. Records that were brought here stay."""
+    from lab.session import kept_guests
+    from lab.session import lab_host as session
+    from lab.session.paths import home
+
+    with Signals():
+        for line in kept_guests.down(home(), [session.known(home()).name]):
+            typer.echo(line)
+
+
+@lab_host.command("test", context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
+def run_tests(
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="ARGS", help="Arguments of pytest.  [default: tests/guest]")
+    ] = None,
+) -> None:
+    """Run freezelab's own tests in the lab host, started if there is none; the exit code is pytest's."""
+    from lab.cli.views import view_for
+    from lab.process.replacement import become
+    from lab.session import lab_host as session
+    from lab.session import lab_host_run
+    from lab.session.paths import home
+
+    if not session.exists(home()):
+        session.up(home(), session.LabHostOptions(), partial(view_for, quiet=False))
+    with Signals():
+        argv = lab_host_run.tests(home(), arguments or ["tests/guest"])
+    become(argv)
+
+
+def check_on(name: str | None, command: str | None) -> None:
+    """UsageError when `--on NAME` does not go with a command."""
+    from lab.session.lab_host import NAME
+
+    if name is None:
+        return
+    if name != NAME:
+        raise UsageError(f"nothing is run on {name!r}", where="--on", hint=f"known: {NAME}")
+    if command != "run":
+        hint = f"in the lab host: freezelab labhost ssh freezelab {command or ''}".rstrip()
+        raise UsageError("only run can be on the lab host", where="--on", hint=hint)
+
+
+_THERE = ("repeat", "control", "boot", "golden", "wait", "tag", "accelerator")
+_HERE = ("playbook", "as_json", "junit", "metrics", "quiet", "verbose")
+
+
+def options_there(given: Mapping[str, Any]) -> list[str]:
+    """The options of `run` that are for the lab host, as words. UsageError for one that cannot go there."""
+    words: list[str] = []
+    for name, value in given.items():
+        unset = value is None or value in ("", []) or (value is False and name != "golden")
+        if unset or name in _HERE:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if name not in _THERE:
+            raise UsageError(f"{option} cannot be used with --on", where="run")
+        if name == "golden":
+            words.append("--golden" if value else "--cold")
+        elif value is True:
+            words.append(option)
+        else:
+            words += [
+                word for one in (value if isinstance(value, list) else [value]) for word in (option, str(one))
+            ]
+    return words
+
+
+def run_there(
+    plan: Plan,
+    playbook: Path,
+    options: Sequence[str],
+    *,
+    as_json: bool,
+    junit: Path | None,
+    metrics: Path | None,
+    quiet: bool,
+    verbose: bool,
+) -> NoReturn:
+    """Run a plan in the lab host, bring its record here, show it, and leave with the run's exit code.
+    options: of `run`, for the lab host."""
+    from lab.cli.running import show
+    from lab.cli.views import view_for
+    from lab.record.journal import read_history
+    from lab.record.run import judge
+    from lab.session import lab_host_run
+    from lab.session.paths import home
+
+    with Signals():
+        with view_for((), quiet=quiet) as (view, progress):
+            shell = lab_host_run.prepare(home(), plan, playbook, view, progress)
+        there = lab_host_run.RunInLabHost(shell, plan, playbook, [*options, *(["--quiet"] if quiet else [])])
+        status, folder = there.finished(home())
+    if folder is not None:
+        again, _ = judge(read_history(folder))
+        show(again, folder, as_json, junit, verbose, metrics=metrics)
+    raise typer.Exit(status)

@@ -1,0 +1,325 @@
+"""The lab host: a kept guest that runs guests itself, on KVM, with freezelab in it.
+
+Where this machine has KVM, the lab host has it nested. Elsewhere QEMU emulates a CPU with AMD's SVM, and KVM
+is real but slow. What the lab host needs beside its image is sent to it over SSH: freezelab as it is here,
+the Python packages of requirements.lock, and images of guests, which are built here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.core.units import format_size
+from lab.errors import GuestError, Refused, UsageError
+from lab.guest.address import Address
+from lab.hypervisor.accelerators import AcceleratorRequest
+from lab.hypervisor.domain import Accelerator
+from lab.image.store import Image, ImageStore, default_cache
+from lab.process import runner
+from lab.session import kept_guest_access as access
+from lab.session import kept_guests
+from lab.session.kept_guest_start import UpOptions
+from lab.session.kept_guest_start import up as start_guest
+from lab.session.kept_guests import KeptGuest
+from lab.session.paths import CLONE, RECIPES, made
+from lab.session.settings import Furnishing, memory_option
+from lab.session.signals import shield
+from lab.session.views import Views
+
+NAME = IMAGE = "labhost"
+GUEST_IMAGE = "debian"
+"""The image that is sent to every lab host: that of the shipped playbooks."""
+
+_PLACE = "/srv/freezelab"
+CODE, PACKAGES, IMAGES = f"{_PLACE}/code", f"{_PLACE}/packages", "/root/.cache/freezelab/images"
+
+LEAST_BYTES = 1536 << 20
+"""A lab host with less has no room for a guest of 512 MiB and its golden guest."""
+
+_PYTHON = "3.11"
+"""The Python of the lab host's Debian."""
+
+_NOT_SENT = (
+    "libvirt-python",  # an sdist; the image has Debian's
+    *("axe-core-python", "codespell", "grimp", "import-linter", "librt", "mypy", "numpy", "ruff", "scipy"),
+    *("selenium", "trio", "trio-websocket", "vermin"),  # of tests that run no guests
+)
+
+_CODE = ("lab", "images", "playbooks", "examples", "docs", "tests", "pyproject.toml", "requirements.lock")
+_CIPHER = ("-c", "aes128-ctr,chacha20-poly1305@openssh.com")
+"""Three times as fast as OpenSSH's first choice under TCG. The connection does not leave this machine."""
+
+RUNS = "/root/.local/state/freezelab/runs"
+_READY = f"{_PLACE}/ready"
+_FORMAT = "1"
+"""Raise it when furnish() changes what is done."""
+
+_BOOT = f"{_PLACE}/boot_s"
+_USUAL_BOOT_S = 20.0
+"""The longest usual time from the lab host's first instruction until it answers SSH."""
+
+_COMMAND_S, _SEND_S, _DOCTOR_S = 60.0, 600.0, 600.0
+
+
+@dataclass(frozen=True)
+class LabHostOptions:
+    """Options of `labhost up`; as UpOptions has them. golden: it starts from a golden state."""
+
+    memory: str = "3GiB"
+    vcpus: int = 2
+    accelerator: AcceleratorRequest = AcceleratorRequest.AUTO
+    boot_s: int | None = None
+    golden: bool = True
+
+
+class LabHostShell:
+    """Commands in a lab host, and files to and from it, by OpenSSH. login: the command line that logs in."""
+
+    def __init__(self, login: Sequence[str]) -> None:
+        self._login, self._slower = list(login), 0.0
+
+    def command(self, command: str, *options: str) -> list[str]:
+        """The command line that runs a shell command there. options: of ssh."""
+        return [*self._login, "-o", "BatchMode=yes", *options, command]
+
+    def run(self, command: str, timeout_s: float = _COMMAND_S) -> str:
+        """The standard output of a shell command. GuestError when it fails."""
+        return self._done(self.command(command), timeout_s)
+
+    def send(self, source: Sequence[str], command: str) -> None:
+        """Run a shell command there with the output of a command here as its standard input."""
+        there = self.command(command, *_CIPHER)
+        self._done(["sh", "-c", f"{runner.quote(source)} | {runner.quote(there)}"], _SEND_S)
+
+    def fetch(self, command: str, target: Sequence[str]) -> None:
+        """Run a command here with the output of a shell command there as its standard input."""
+        there = self.command(command, *_CIPHER)
+        self._done(["sh", "-c", f"{runner.quote(there)} | {runner.quote(target)}"], _SEND_S)
+
+    def _done(self, argv: list[str], timeout_s: float) -> str:
+        finished = runner.run(argv, timeout_s * self._how_slow(), check=False)
+        if not finished.ok:
+            why = " / ".join(finished.stderr.split("\n")[:3]).strip(" /")
+            raise GuestError(f"{finished.why}: {why or 'no output'}", where=f"lab host {NAME}")
+        return finished.stdout
+
+    def _how_slow(self) -> float:
+        """How many times longer than usual its boot took, at least 1; limits are multiplied by it. The first
+        command in it measures that, and leaves it in a file."""
+        if not self._slower:
+            measure = f"mkdir -p {_PLACE} && cut -d ' ' -f 1 /proc/uptime | tee {_BOOT}"
+            look = f"cat {_BOOT} 2>/dev/null || {{ {measure}; }}"
+            found = runner.run(self.command(look), _COMMAND_S, check=False)
+            boot_s = float(found.stdout) if found.ok and found.stdout.strip() else 0.0
+            self._slower = max(1.0, boot_s / _USUAL_BOOT_S)
+        return self._slower
+
+
+def shell_of(guest: KeptGuest) -> LabHostShell:
+    """See LabHostShell."""
+    return LabHostShell(access.login(guest, []))
+
+
+def exists(home: Path) -> bool:
+    """Whether there is a lab host, running or not."""
+    return any(_is_one(guest) for guest in kept_guests.read_all(home))
+
+
+def known(home: Path) -> KeptGuest:
+    """The lab host, running or not. UsageError when there is none."""
+    for guest in kept_guests.read_all(home):
+        if _is_one(guest):
+            return guest
+    raise UsageError("there is no lab host", hint="start one: freezelab labhost up")
+
+
+def _is_one(guest: KeptGuest) -> bool:
+    return guest.name == NAME and guest.image.startswith(f"{IMAGE}-")
+
+
+def find(home: Path) -> KeptGuest:
+    """The lab host that runs. UsageError when there is none, GuestGone when it has ended."""
+    access.check_running(home, guest := known(home))
+    return guest
+
+
+def described(guest: KeptGuest) -> str:
+    """What runs the lab host, in a sentence."""
+    how = (
+        "emulated SVM, which is slow"
+        if guest.accelerator == Accelerator.TCG
+        else "this machine's KVM, nested"
+    )
+    return f"lab host {guest.name} is running, its KVM by {how}"
+
+
+def up(home: Path, options: LabHostOptions, views: Views) -> KeptGuest:
+    """Start a lab host from its golden state, which is made first if there is none.
+
+    UsageError for too little memory. Refused when it cannot have KVM: it is removed then."""
+    if memory_option(options.memory) < LEAST_BYTES:
+        what = f"a lab host needs {format_size(LEAST_BYTES)} for guests of its own"
+        raise UsageError(what, where="--memory")
+    with views([]) as (view, progress):
+        packages = packed_packages(view.note)
+        image = ImageStore(RECIPES, default_cache()).build(GUEST_IMAGE, progress)
+    furnishing = furnishing_of(packages, [image])
+    wanted = UpOptions(
+        *(NAME, options.memory, options.vcpus, IMAGE, "none", options.accelerator, options.boot_s),
+        nested=True,
+        furnishing=furnishing if options.golden else None,
+    )
+    guest = start_guest(home, wanted, views)
+    try:
+        with views([]) as (view, _):
+            shell = shell_of(guest)
+            if not shell.run(f"ls {_READY} 2>/dev/null || true"):
+                furnish(shell, packages, [image], view.note)
+            send_code(shell)
+    except BaseException:
+        with shield():
+            for _ in kept_guests.down(home, [NAME]):
+                pass
+        raise
+    return guest
+
+
+def furnishing_of(packages: Path, images: Sequence[Image]) -> Furnishing:
+    """What a lab host's golden state has. packages: from packed_packages()."""
+    contents = "\n".join((_FORMAT, packages.name, *(image.label for image in images)))
+
+    def do(address: Address, folder: Path, note: Callable[[str], object]) -> None:
+        known = folder / f"known_hosts-{address.guest}"
+        known.write_text(
+            kept_guests.known_host(address.host, address.port, address.host_key), encoding="ascii"
+        )
+        login = [*access.SAFE, *kept_guests.ssh_files(str(address.key), str(known)), "-p", str(address.port)]
+        furnish(LabHostShell(["ssh", *login, f"{address.user}@{address.host}"]), packages, images, note)
+
+    return Furnishing(do, hashlib.sha256(contents.encode()).hexdigest())
+
+
+def furnish(
+    shell: LabHostShell, packages: Path, images: Sequence[Image], note: Callable[[str], object]
+) -> None:
+    """Send a lab host all that it needs, and have it find out what its QEMU and KVM can do. packages: from
+    packed_packages(). Refused when it has no KVM."""
+    found = shell.run("grep -m 1 ^flags /proc/cpuinfo; ls /dev/kvm 2>/dev/null || true")
+    if "/dev/kvm" not in found:
+        raise Refused(no_kvm(found), where="lab host")
+    note("lab host: sending Python packages")
+    shell.send(["cat", str(packages)], f"mkdir -p {PACKAGES} && tar -C {PACKAGES} -xzf -")
+    send_code(shell)
+    for image in images:
+        send_image(shell, image, note)
+    note("lab host: freezelab doctor in it")
+    shell.run(f"freezelab doctor >/root/doctor.log 2>&1; touch {_READY}; sync", _DOCTOR_S)
+
+
+def no_kvm(flags: str) -> str:
+    """Why a lab host whose CPU has these flags has no /dev/kvm."""
+    if re.search(r"\b(svm|vmx)\b", flags):
+        return "its CPU can run guests, but its kernel has no /dev/kvm"
+    return (
+        "its CPU has neither svm nor vmx: this QEMU does not emulate SVM, or this machine's KVM does not nest"
+    )
+
+
+def send_code(shell: LabHostShell) -> None:
+    """Send freezelab as it is here, unless it is there."""
+    data = _code()
+    digest = hashlib.sha256(data).hexdigest()
+    if shell.run(f"cat {CODE}.digest 2>/dev/null || true").strip() == digest:
+        return
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        new = f"{CODE}.new"
+        shell.send(
+            ["cat", file.name],
+            f"rm -rf {new} && mkdir -p {new} && tar -C {new} -xf - && rm -rf {CODE} && mv {new} {CODE} "
+            f"&& echo {digest} >{CODE}.digest",
+        )
+
+
+def send_image(shell: LabHostShell, image: Image, note: Callable[[str], object]) -> None:
+    """Send an image, unless it is there."""
+    label = runner.quote([image.label])
+    if shell.run(f"ls -d {IMAGES}/{label} 2>/dev/null || true").strip():
+        return
+    note(f"lab host: sending image {image.label}")
+    source = ["tar", "-C", str(image.folder.parent), "-cSf", "-", image.label]
+    there = f"{IMAGES}/.sent"
+    shell.send(
+        source, f"rm -rf {there} && mkdir -p {there} && tar -C {there} -xSf - && mv {there}/{label} {IMAGES}/"
+    )
+
+
+def _code() -> bytes:
+    """freezelab itself as a tar, the same bytes for the same files."""
+    if CLONE is None:
+        raise Refused("a lab host needs a clone of freezelab: a wheel has no requirements.lock")
+    buffer = io.BytesIO()
+
+    def plain(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        if "__pycache__" in entry.name:
+            return None
+        entry.uid = entry.gid = 0
+        entry.uname = entry.gname = ""
+        entry.mtime = 0
+        return entry
+
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name in _CODE:
+            tar.add(CLONE / name, name, filter=plain)
+    return buffer.getvalue()
+
+
+def packed_packages(note: Callable[[str], object]) -> Path:
+    """The Python packages of requirements.lock for the lab host's Python, as a tar.gz in the cache."""
+    if CLONE is None:
+        raise Refused("a lab host needs a clone of freezelab: a wheel has no requirements.lock")
+    lock = sent_packages((CLONE / "requirements.lock").read_text(encoding="utf-8"))
+    folder = made(default_cache() / "labhost")
+    target = folder / f"packages-{hashlib.sha256(lock.encode()).hexdigest()[:12]}.tar.gz"
+    if target.exists():
+        return target
+    note("lab host: fetching its Python packages")
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        (Path(work) / "requirements.lock").write_text(lock, encoding="utf-8")
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--require-hashes",
+            "--no-compile",
+        ]
+        theirs = ["--python-version", _PYTHON, "--implementation", "cp", "--only-binary=:all:"]
+        runner.run([*pip, *theirs, "--target", f"{work}/root", "-r", f"{work}/requirements.lock"], _SEND_S)
+        runner.run(["tar", "-C", f"{work}/root", "-czf", f"{work}/packed", "."], _SEND_S)
+        Path(f"{work}/packed").replace(target)
+    for old in folder.glob("packages-*.tar.gz"):
+        if old != target:
+            old.unlink()
+    return target
+
+
+def sent_packages(lock: str) -> str:
+    """The part of a lock with hashes that a lab host needs."""
+    entries = re.split(r"\n(?=[a-z0-9])", lock)
+    return "".join(
+        f"{entry.rstrip()}\n"
+        for entry in entries
+        if (found := re.match(r"([a-z0-9][a-z0-9.-]*)==", entry)) and found[1] not in _NOT_SENT
+    )

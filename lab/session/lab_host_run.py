@@ -1,0 +1,135 @@
+"""A run in the lab host: the playbook goes there, the record comes back."""
+
+from __future__ import annotations
+
+import json
+import signal
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from lab.core.plan import Plan
+from lab.core.units import format_size
+from lab.errors import GuestError, Interrupted, Refused
+from lab.host import facts as host_facts
+from lab.image.build import Progress
+from lab.ports import View
+from lab.process import runner
+from lab.record import EVENTS
+from lab.session import lab_host, paths
+from lab.session.guest_host import LAB_HOST
+from lab.session.images import images_for
+from lab.session.lab_host import LabHostShell
+from lab.session.run_folders import new_run_id
+from lab.session.signals import shield
+
+_TEST_LIMIT = "timeout=3600"
+"""In seconds, of each test."""
+
+_PID = "/run/freezelab-run.pid"
+_FOR_EVER_S, _CLEAN_UP_S = 3600.0, 180.0
+_LOST = 255
+"""ssh's exit status when it was not the command that failed."""
+
+_MOST_BYTES = 64 << 20
+"""The largest folder of a playbook that is sent."""
+
+
+def prepare(home: Path, plan: Plan, playbook: Path, view: View, progress: Progress) -> LabHostShell:
+    """Send freezelab, the playbook and its images to the lab host. Refused for what cannot be sent."""
+    shell = lab_host.shell_of(lab_host.find(home))
+    check(plan)
+    images = images_for(plan, progress)
+    lab_host.send_code(shell)
+    for image in images.values():
+        lab_host.send_image(shell, image, view.note)
+    if playbook.parent != paths.PLAYBOOKS:
+        _send_folder(shell, playbook.parent)
+    return shell
+
+
+def check(plan: Plan) -> None:
+    """Refused for a plan that cannot be run in a lab host."""
+    guests = [guest for cell in plan.parts for guest in cell.guests]
+    if any(guest.is_own for guest in guests):
+        raise Refused(
+            "a domain of your own is on this host, not in the lab host", where=f"playbook {plan.name}"
+        )
+    if any(guest.setup.secrets for guest in guests):
+        raise Refused("secrets are not sent to a lab host", where=f"playbook {plan.name}")
+
+
+def _send_folder(shell: LabHostShell, folder: Path) -> None:
+    """Send a playbook's folder, with the files beside it, to the same path there."""
+    size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+    if size > _MOST_BYTES:
+        what = f"the playbook's folder is sent to the lab host, and has {format_size(size >> 20 << 20)}"
+        raise Refused(
+            what, where=str(folder), hint="put the playbook and its files into a folder of their own"
+        )
+    place = runner.quote([str(folder)])
+    shell.send(["tar", "-C", str(folder), "-cf", "-", "."], f"mkdir -p {place} && tar -C {place} -xf -")
+
+
+def tests(home: Path, arguments: Sequence[str]) -> list[str]:
+    """The command line that runs freezelab's own tests in the lab host. arguments: of pytest."""
+    shell = lab_host.shell_of(lab_host.find(home))
+    lab_host.send_code(shell)
+    where = f"cd {lab_host.CODE} && PYTHONPATH={lab_host.CODE}:{lab_host.PACKAGES} PYTHONDONTWRITEBYTECODE=1"
+    pytest = [
+        "python3",
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "lab.pytest_plugin",
+        "-o",
+        _TEST_LIMIT,
+    ]
+    return shell.command(f"{where} exec {runner.quote([*pytest, *arguments])}")
+
+
+class RunInLabHost:
+    """A run that goes on in the lab host, with its progress on this process's stderr. options: of
+    `freezelab run`."""
+
+    def __init__(self, shell: LabHostShell, plan: Plan, playbook: Path, options: Sequence[str]) -> None:
+        self._shell, self.run_id = shell, new_run_id(plan.name)
+        which = playbook.stem if playbook.parent == paths.PLAYBOOKS else str(playbook)
+        about = json.dumps(
+            {"name": lab_host.NAME, "machine": host_facts.machine_id(), **asdict(host_facts.look())}
+        )
+        there = ["env", f"{LAB_HOST}={about}", "freezelab", "run", which, "--run-id", self.run_id, *options]
+        command = f"echo $$ >{_PID}; exec {runner.quote(there)}"
+        self._ssh = runner.start(shell.command(command), stderr=2, parent_death=signal.SIGTERM)
+
+    def finished(self, home: Path) -> tuple[int, Path | None]:
+        """The run's exit code, and the folder of its record, brought here; None when the run made none.
+        GuestError when the lab host was lost. An interrupt ends the run there; its record is brought all the
+        same."""
+        try:
+            while not self._ssh.wait(_FOR_EVER_S):
+                pass
+        except Interrupted:
+            with shield():
+                self._shell.run(f"kill -TERM $(cat {_PID})")
+                self._ssh.wait(_CLEAN_UP_S)
+        with shield():
+            self._ssh.stop(0)
+            status = self._ssh.status
+            if status is None or status < 0 or status == _LOST:
+                hint = "freezelab labhost ssh freezelab history; freezelab labhost ssh freezelab recover"
+                raise GuestError("the connection was lost", where=f"lab host {lab_host.NAME}", hint=hint)
+            return status, self._bring_back(home)
+
+    def _bring_back(self, home: Path) -> Path | None:
+        there = runner.quote([f"{lab_host.RUNS}/{self.run_id}/{EVENTS}"])
+        if not self._shell.run(f"ls {there} 2>/dev/null || true").strip():
+            return None
+        runs = paths.made(home / "runs")
+        with tempfile.TemporaryDirectory(dir=runs, prefix=".from-lab-host-") as work:
+            target = ["tar", "-C", work, "--no-same-owner", "-xzf", "-"]
+            self._shell.fetch(f"tar -C {lab_host.RUNS} -czf - {self.run_id}", target)
+            return (Path(work) / self.run_id).rename(runs / self.run_id)

@@ -1,0 +1,177 @@
+"""The lab host, as far as none is needed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from lab.cli.lab_hosts import options_there
+from lab.cli.main import app
+from lab.errors import Refused
+from lab.playbook import load
+from lab.process.pace import MOST, USUAL_S, Pace
+from lab.session import guest_host, lab_host, lab_host_run
+from lab.session.lab_host import LabHostShell
+from lab.session.paths import CLONE
+from tests.unit.kept_guest import GUEST, keep
+
+LAB_HOST = replace(GUEST, name="labhost", image="labhost-0123456789ab")
+
+
+class _HereShell(LabHostShell):
+    """A lab host that is this machine, with its folders below `root`."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(["env", "--"])
+        self.root = root
+        self.sent: list[str] = []
+
+    def command(self, command: str, *options: str) -> list[str]:
+        del options
+        self.sent.append(command)
+        return [
+            "sh",
+            "-c",
+            command.replace("/srv/", f"{self.root}/srv/").replace("/root/", f"{self.root}/root/"),
+        ]
+
+
+def test_without_a_lab_host_the_commands_say_how_to_start_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FREEZELAB_HOME", str(tmp_path))
+    keep(tmp_path)  # another kept guest is none
+    for arguments in (["labhost", "ssh"], ["labhost", "down"], ["--on", "labhost", "run"]):
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 2
+        assert "there is no lab host\nstart one: freezelab labhost up" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--on", "web-0", "run"], "nothing is run on 'web-0'"),
+        (["--on", "labhost", "plan"], "only run can be on the lab host"),
+        (["--on", "labhost", "run", "--resume", "x"], "--resume cannot be used with --on"),
+        (["--on", "labhost", "run", "--connect", "qemu:///system"], "--connect cannot be used with --on"),
+        (["--on", "labhost", "run", "--json-lines"], "--json-lines cannot be used with --on"),
+        (["labhost", "up", "--memory", "1GiB"], "a lab host needs 1536 MiB"),
+        (["labhost", "up", "--accelerator", "xen"], "unknown accelerator"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    monkeypatch.setenv("FREEZELAB_HOME", str(tmp_path))
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2, result.stderr
+    assert said in result.stderr
+    assert len(result.stderr.strip().splitlines()) <= 2
+
+
+def test_options_of_a_run_go_to_the_lab_host_and_those_of_its_output_do_not() -> None:
+    given = {
+        "playbook": "x", "repeat": 3, "control": 0, "golden": False, "wait": True, "tag": ["a", "b"],
+        "accelerator": "kvm", "boot": None, "connect": None, "junit": Path("j"), "as_json": True,
+        "quiet": True, "run_id": "",
+    }  # fmt: skip
+    assert options_there(given) == [
+        *("--repeat", "3", "--control", "0", "--cold", "--wait", "--tag", "a", "--tag", "b"),
+        *("--accelerator", "kvm"),
+    ]
+
+
+def test_a_lab_host_that_has_ended_is_not_used(tmp_path: Path) -> None:
+    keep(tmp_path, LAB_HOST)
+    assert lab_host.known(tmp_path).name == "labhost"
+    with pytest.raises(Exception, match="it has ended") as ended:
+        lab_host.find(tmp_path)
+    assert "freezelab down labhost" in str(ended.value)
+
+
+def test_why_there_is_no_kvm() -> None:
+    assert "no /dev/kvm" in lab_host.no_kvm("flags : fpu svm npt")
+    assert "neither svm nor vmx" in lab_host.no_kvm("flags : fpu svmx avmx")
+
+
+def test_the_packages_are_those_of_the_lock_without_what_only_other_tests_need() -> None:
+    assert CLONE is not None
+    lock = (CLONE / "requirements.lock").read_text()
+    sent = lab_host.sent_packages(lock)
+    names = {line.partition("==")[0] for line in sent.splitlines() if "==" in line.partition(" ")[0]}
+    assert {"typer", "rich", "paramiko", "psutil", "pydantic", "pytest", "jinja2"} <= names
+    assert not {"libvirt-python", "mypy", "ruff", "scipy"} & names
+    assert sent.count("--hash=") > len(names)
+
+
+def test_freezelab_is_sent_once_and_runs_there(tmp_path: Path) -> None:
+    shell = _HereShell(tmp_path)
+    lab_host.send_code(shell)
+    code = tmp_path / "srv/freezelab/code"
+    assert (code / "lab/session/lab_host.py").read_bytes() == Path(lab_host.__file__).read_bytes()
+    assert not list(code.rglob("__pycache__"))
+    before = len(shell.sent)
+    lab_host.send_code(shell)
+    assert len(shell.sent) == before + 1  # it only looked
+
+
+def test_an_image_is_sent_with_its_holes_and_once(tmp_path: Path) -> None:
+    folder = tmp_path / "images" / "debian-1"
+    folder.mkdir(parents=True)
+    with (folder / "disk.img").open("wb") as file:
+        file.truncate(64 << 20)
+        file.seek(1 << 20)
+        file.write(b"x")
+    image: Any = SimpleNamespace(folder=folder, label="debian-1")
+    shell, notes = _HereShell(tmp_path), list[str]()
+    (tmp_path / "root/.cache/freezelab/images").mkdir(parents=True)
+    for _ in range(2):
+        lab_host.send_image(shell, image, notes.append)
+    there = tmp_path / "root/.cache/freezelab/images/debian-1/disk.img"
+    assert there.read_bytes() == (folder / "disk.img").read_bytes()
+    assert there.stat().st_blocks * 512 < 1 << 20
+    assert notes == ["lab host: sending image debian-1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{name: db, domain: my-vm, ssh: {host: db}}", "a domain of your own"),
+        ("{name: db, setup: {secrets: {token: {env: TOKEN}}}}", "secrets are not sent"),
+    ],
+)
+def test_plans_that_need_this_host_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(f"name: p\nguests: [{text}]\nresync: none\ncycle: {{patch: {{hold: 1s}}}}\n")
+    with pytest.raises(Refused, match=said):
+        lab_host_run.check(load(file))
+
+
+def test_a_record_names_the_lab_host_and_is_of_the_same_machine_as_those_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert guest_host.of_lab_host() == {}
+    machines = []
+    for below in (
+        {"machine": "1", "load": 0.1},
+        {"machine": "1", "load": 2.0},
+        {"machine": "2", "load": 2.0},
+    ):
+        monkeypatch.setenv(guest_host.LAB_HOST, json.dumps({"name": "labhost", **below}))
+        inside = guest_host.of_lab_host()
+        assert inside["lab_host"] == {"name": "labhost", **below}
+        machines.append(inside["machine"])
+    assert machines[0] == machines[1] != machines[2]
+
+
+@pytest.mark.parametrize(("first_line_s", "factor"), [(0.3, 1), (USUAL_S, 1), (6 * USUAL_S, 6), (1000, MOST)])
+def test_limits_are_multiples_of_the_measured_boot(first_line_s: float, factor: float) -> None:
+    pace = Pace()
+    pace.measured(first_line_s)
+    assert pace.factor == pytest.approx(factor)
