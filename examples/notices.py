@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Drains this machine before its maintenance on Compute Engine, and returns it to service afterwards.
+"""Drains this machine before its maintenance on Compute Engine or EC2, and returns it to service afterwards.
 
-It waits for maintenance-event to change (wait_for_change). A machine there cannot acknowledge: it has the
-time of the notice. When there is a notice it runs the command DRAIN, and when there is none any more it runs
-UNDRAIN. It needs Python 3.6 and nothing else.
+On Compute Engine it waits for maintenance-event to change (wait_for_change). On EC2 it asks once a second for
+scheduled events and for a Spot interruption, with a session token (IMDSv2). A machine in these clouds cannot
+acknowledge: it has the time of the notice. When there is a notice it runs the command DRAIN, and when there
+is none any more it runs UNDRAIN. It needs Python 3.6 and nothing else.
 
 What it does depends only on the last valid answer and on whether the machine is drained. Without an answer it
 changes nothing.
@@ -11,6 +12,7 @@ changes nothing.
 
 import argparse
 import http.client
+import json
 import logging
 import subprocess
 import time
@@ -57,21 +59,61 @@ class ComputeEngine:
         return "" if body == "NONE" else body
 
 
+class Ec2:
+    """Polls. A token is renewed when it is refused: it may have expired while the guest was frozen."""
+
+    TOKEN, PATHS = "/latest/api/token", ("events/maintenance/scheduled", "spot/instance-action")
+    TTL_S, EVERY_S = 21600, 1
+
+    def __init__(self):
+        self.token, self.next = "", 0.0
+
+    def notice(self):
+        """What is announced; "" for nothing."""
+        time.sleep(max(0.0, self.next - time.monotonic()))
+        self.next = time.monotonic() + self.EVERY_S
+        found = [self.get(path) for path in self.PATHS]
+        events = [event for event in json.loads(found[0] or "[]") if event["State"] == "active"]
+        texts = ["{Code} {EventId} not before {NotBefore}".format(**event) for event in events]
+        return "; ".join(texts + [text for text in found[1:] if text])
+
+    def get(self, path):
+        """The value; "" when there is none."""
+        for _ in range(2):
+            headers = {"X-aws-ec2-metadata-token": self.token}
+            status, _, body = ask("GET", "/latest/meta-data/" + path, headers, 10)
+            if status != 401:
+                break
+            headers = {"X-aws-ec2-metadata-token-ttl-seconds": str(self.TTL_S)}
+            status, _, self.token = ask("PUT", self.TOKEN, headers, 10)
+            if status != 200:
+                raise NoAnswer(f"HTTP {status} to the request for a token")
+        if status not in (200, 404):
+            raise NoAnswer(f"HTTP {status}")
+        return body if status == 200 else ""
+
+
+CLOUDS = {"gce": ComputeEngine, "ec2": Ec2}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--cloud", choices=sorted(CLOUDS), default="gce", help="the cloud; default gce")
     parser.add_argument("--drain", default="true", help="the command before maintenance")
     parser.add_argument("--undrain", default="true", help="the command afterwards")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s.%(msecs)03d %(message)s", datefmt="%H:%M:%S")
-    service, drained = ComputeEngine(), False
+    service, drained, last = CLOUDS[options.cloud](), False, None
     while True:
         try:
             notice = service.notice()
-        except NoAnswer as error:
+        except (NoAnswer, ValueError, LookupError, TypeError) as error:  # or no valid document
             log.warning("%s", error)
             time.sleep(PAUSE_S)
             continue
-        log.info("%s", notice or "no notice")
+        if notice != last:
+            log.info("%s", notice or "no notice")
+            last = notice
         if bool(notice) != drained:
             status = subprocess.call(["/bin/sh", "-c", options.drain if notice else options.undrain])
             drained = bool(notice) if status == 0 else drained

@@ -74,7 +74,7 @@ def serve(
         bool, typer.Option("--rate-limit", help="Answer 429 to more than 5 requests a second.")
     ] = False,
     cloud: Annotated[
-        str, typer.Option(metavar="CLOUD", help="Whose metadata service answers: azure or gce.")
+        str, typer.Option(metavar="CLOUD", help="Whose metadata service answers: azure, gce or ec2.")
     ] = "azure",
     control: Annotated[
         str,
@@ -83,12 +83,22 @@ def serve(
             help="The control side over TCP as well; whoever reaches it controls events.",
         ),
     ] = "",
+    imdsv2: Annotated[
+        bool, typer.Option("--imdsv2", help="EC2: answer 401 to requests without a session token.")
+    ] = False,
+    hop_limit: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, max=64, help="EC2: the most hops of a session token to a listener; 1."
+        ),
+    ] = None,
     name: Annotated[str, typer.Option(metavar="NAME", help="The service's name.")] = "default",
 ) -> None:
     """Run the service until Ctrl-C, with a line for each occurrence."""
     from lab.core.announcement import RATE_LIMIT
     from lab.core.scheduled.cloud import Cloud
     from lab.core.scheduled.cloud_answers import CloudAnswers
+    from lab.core.scheduled.ec2 import ImdsOptions
     from lab.core.scheduled.model import Rules
     from lab.process.clock import HostClock
     from lab.report.console import stdout_console
@@ -105,7 +115,11 @@ def serve(
     if not 0.001 <= factor <= 1e6:
         raise UsageError("between 0.001 and 1000000", where="--time-factor")
     late_s = (_duration(first_answer, "--first-answer") or 0) / 1e9
-    answers = CloudAnswers(Cloud(_word(Cloud, cloud, "--cloud")))
+    imds = ImdsOptions(v1=not imdsv2, hop_limit=1 if hop_limit is None else hop_limit)
+    answers = CloudAnswers(Cloud(_word(Cloud, cloud, "--cloud")), imds)
+    if (imdsv2 or hop_limit is not None) and answers.cloud is not Cloud.EC2:
+        where = "--imdsv2" if imdsv2 else "--hop-limit"
+        raise UsageError("only EC2's service has session tokens", where=where, hint="--cloud ec2")
     if instance and answers.cloud is not Cloud.AZURE:
         raise UsageError("only Azure's /metadata/instance can be changed", where="--instance")
     rules = Rules(

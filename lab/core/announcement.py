@@ -71,7 +71,7 @@ def notice_of(group: str, resources: Sequence[str], spec: Announcement, cycle: C
         kind,
         notice_ns(spec, kind),
         duration_s(spec, kind, cycle),
-        spec.description or _description(kind, spec.source),
+        spec.description or spec.cloud.traits.descriptions.get(kind) or _description(kind, spec.source),
         spec.source,
     )
 

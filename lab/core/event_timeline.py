@@ -182,8 +182,8 @@ class EventTimeline:
 
     @property
     def minimum_ns(self) -> int:
-        """The documented minimum notice of its type, real time."""
-        enabled = self.announced.cloud.notice_s(self.event.notice.type) * NS_PER_S
+        """The documented minimum notice of its type, real time; 0 where there is none."""
+        enabled = self.announced.cloud.minimum_s(self.event.notice.type) * NS_PER_S
         return round(enabled / self.announced.time_factor)
 
     @property

@@ -146,7 +146,7 @@ class Announcement:
     from the publication until the event is called off, in the service's time; None: never. handler: a program
     that runs in every guest, a file on the host, and its arguments; (): none. instance: values of
     /metadata/instance for every guest, in place of the lab's; a guest's own take precedence. others: further
-    events. cloud: in whose words guests are told.
+    events. cloud: in whose words guests are told. imdsv1: EC2 answers requests without a token.
     """
 
     type: EventType | None = None
@@ -162,6 +162,7 @@ class Announcement:
     instance: Given = ()
     others: tuple[OtherEvent, ...] = ()
     cloud: Cloud = Cloud.AZURE
+    imdsv1: bool = True
 
     def real_ns(self, service_ns: int) -> int:
         """The real time in which this much of the service's time passes."""

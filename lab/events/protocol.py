@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -214,6 +215,8 @@ class Connection(asyncio.Protocol):
         self._read()
 
     def _send(self, given: Answer) -> None:
+        if given.hops is not None:
+            self._limit_hops(given.hops)
         headers = list(given.headers)
         if given.status != HTTPStatus.NOT_MODIFIED:
             headers.append(("Content-Length", str(len(given.body))))
@@ -231,6 +234,14 @@ class Connection(asyncio.Protocol):
             if rest:
                 self._http.receive_data(rest)
         self._begun = bool(rest)
+
+    def _limit_hops(self, hops: int) -> None:
+        """Packets on this connection go no further from now on: also those that are sent again later."""
+        on = self.transport.get_extra_info("socket")
+        if on.family == socket.AF_INET:
+            on.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
+        elif on.family == socket.AF_INET6:
+            on.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, hops)
 
     def _write(self, status: int, headers: list[tuple[str, str]], body: bytes, end: bool = True) -> None:
         response = h11.Response(status_code=status, headers=headers, reason=HTTPStatus(status).phrase)

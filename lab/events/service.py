@@ -13,6 +13,7 @@ import asyncio
 import errno
 import os
 import resource
+import secrets
 import socket
 import stat
 import threading
@@ -76,7 +77,7 @@ class MetadataService:
     ) -> None:
         self.instances = {about.guest: about for about in instances}
         self.groups = groups_of(instances, answers.cloud)
-        self.answers = answers
+        self.answers = replace(answers, imds=replace(answers.imds, secret=secrets.token_bytes(32)))
         self.trouble = ""
         self.counts = {guest: RequestCounts() for guest in self.instances}
         self._machine, self._lock, self._clock = Machine(self.groups, rules), threading.Lock(), clock

@@ -203,9 +203,12 @@ class Announce(BaseModel):
 
     cloud: CloudName = default(
         Cloud.AZURE,
-        "Whose metadata service answers in the guests: azure (Scheduled Events) or gce (maintenance-event). "
-        "Guests of other clouds cannot approve.",
+        "Whose metadata service answers in the guests: azure (Scheduled Events), gce (maintenance-event) or "
+        "ec2 (events/maintenance/scheduled, spot). Only guests in azure can approve.",
         "azure",
+    )
+    imdsv1: Flag = default(
+        Announcement.imdsv1, "EC2: requests without a session token are answered. false: only IMDSv2's are."
     )
     type: Type | None = default(
         None, "The event's EventType. Default: reboot when guests are shut down, otherwise freeze."
@@ -285,6 +288,9 @@ class Announce(BaseModel):
         if self.cloud is not Cloud.AZURE and (only := self._only_azures()):
             what = f"only Azure's service has this, and the guests are in {self.cloud}"
             raise Wrong(what, "delete it, or set cloud to azure", within=only)
+        if not self.imdsv1 and self.cloud is not Cloud.EC2:
+            what = f"only EC2's service has tokens, and the guests are in {self.cloud}"
+            raise Wrong(what, "delete it, or set cloud to ec2", within=("imdsv1",))
         if self.type not in (None, EventType.FREEZE) and self.duration not in (None, UNKNOWN_S):
             what = f"a {self.type.lower()} is announced without a duration; only a freeze has one"
             raise Wrong(what, f"delete it, or write {UNKNOWN}", within=("duration",))
@@ -342,4 +348,5 @@ class Announce(BaseModel):
             instance=self.instance,
             others=tuple(other.to_plan() for other in self.others),
             cloud=self.cloud,
+            imdsv1=self.imdsv1,
         )

@@ -14,12 +14,14 @@ from lab.core.handlers import HandlerEnd
 from lab.core.history import HandlerEnded, ServiceFailed
 from lab.core.plan import Announcement, GuestSpec
 from lab.core.scheduled.cloud_answers import CloudAnswers
+from lab.core.scheduled.ec2 import ImdsOptions
 from lab.core.scheduled.instance import InstanceInfo, size_name
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import GuestError, Refused
 from lab.events.service import MetadataService
 from lab.guest.forward import MetadataForward
 from lab.guest.handler import GuestHandler
+from lab.guest.host_names import MetadataHostNames
 from lab.guest.session_probe import SessionProbe
 from lab.guest.ssh import SSH
 from lab.guest.ssh_route import SshRoute
@@ -95,7 +97,13 @@ class CellMetadataService:
         instances = [self._about(guest, spec) for guest in guests]
         stack.callback(_removed, made(self._folder))
         service = stack.enter_context(
-            MetadataService(instances, rules_of(spec), self._clock, self._folder, CloudAnswers(spec.cloud))
+            MetadataService(
+                instances,
+                rules_of(spec),
+                self._clock,
+                self._folder,
+                CloudAnswers(spec.cloud, ImdsOptions(spec.imdsv1)),
+            )
         )
         ways = {guest.name: partial(ssh_of, probes[guest.name]) for guest in guests}
         connects = {guest.name: partial(service.connect, guest.name) for guest in guests}
@@ -104,6 +112,9 @@ class CellMetadataService:
             for name, connect in connects.items()
         ]
         enter_together(stack, forwards, call_off)
+        names = spec.cloud.traits.host_names
+        currents = [partial(_current_of, probes[guest.name]) for guest in guests]
+        enter_together(stack, [MetadataHostNames(current, names) for current in currents], call_off)
         stack.callback(self._farewell, service, forwards)
         if spec.handler:
             self._view.phase("handler", guest=", ".join(ways))

@@ -8,6 +8,7 @@ from functools import partial
 from lab.errors import GuestError
 from lab.events.service import MetadataService
 from lab.guest.forward import MetadataForward
+from lab.guest.host_names import MetadataHostNames
 from lab.guest.ssh import SSH
 from lab.ports import Clock
 from lab.session.kept_guests import KeptGuest
@@ -52,3 +53,5 @@ def bring_inside(stack: ExitStack, service: MetadataService, guests: list[KeptGu
         for guest, login in zip(guests, logins, strict=True)
     ]
     enter_together(stack, forwards)
+    names = service.answers.cloud.traits.host_names
+    enter_together(stack, [MetadataHostNames(login, names) for login in logins])

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 
 from lab.core.method import FreezeMethod
 from lab.core.plan import Announcement, CycleSpec, Gate, GateKind, HoldPatch
+from lab.core.scheduled.cloud import Cloud
+from lab.core.scheduled.cloud_answers import CloudAnswers
 from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.model import Rules, State
 from lab.core.secret_values import SecretValues
@@ -23,6 +26,7 @@ from lab.events.service import MetadataService
 from lab.guest.forward import MetadataForward
 from lab.guest.handler import GuestHandler
 from lab.guest.health import GuestDoctor
+from lab.guest.host_names import MetadataHostNames
 from lab.guest.ssh import SSH
 from lab.ports import Freezing, Health
 from tests.guest.conftest import Lab
@@ -275,3 +279,31 @@ def test_a_doctor(lab: Lab, line: list[SSH]) -> None:
     assert "connect" in ask(GateKind.HTTP, "http://127.0.0.1:81/").why
     line[-1].close()
     assert ask(GateKind.COMMAND, "true") == Health(False, "SSH is gone")
+
+
+# -- other clouds ------------------------------------------------------------------------------------
+
+EVENT = "http://metadata.google.internal/computeMetadata/v1/instance/maintenance-event"
+
+
+def test_a_change_on_compute_engine_is_waited_for_by_name(lab: Lab, line: list[SSH]) -> None:
+    """The name is in the guest as long as the service, and the waiting request is answered at the change."""
+    about = InstanceInfo("web-0", "web-0", "", "")
+    rules = Rules(enabling=Cloud.GCE.traits.enabling)
+    ask = f"curl -s -H Metadata-Flavor:Google '{EVENT}"
+    with (
+        MetadataService([about], rules, lab.clock, lab.folder / "gce", CloudAnswers(Cloud.GCE)) as service,
+        MetadataForward("web-0", lambda: line[-1], lambda: service.connect("web-0")),
+        MetadataHostNames(lambda: line[-1], Cloud.GCE.traits.host_names),
+    ):
+        assert lab.probe.ssh.run(f"{ask}'", 60).out == "NONE"
+        waiting = ThreadPoolExecutor(1).submit(
+            line[-1].run, f"{ask}?wait_for_change=true&timeout_sec=50'", 60
+        )
+        time.sleep(0.5)  # most likely it waits by then; if not, it is answered all the same by its timeout
+        announced = Announcement(cloud=Cloud.GCE, notice_ns=600 * NS_PER_S)
+        (event,) = service.announcer.announce(["web-0"], announced, CYCLE)
+        assert waiting.result(60).out == "MIGRATE_ON_HOST_MAINTENANCE"
+        service.announcer.cancel([event])
+        assert lab.probe.ssh.run(f"{ask}'", 60).out == "NONE"
+    assert lab.probe.ssh.run("grep -c google /etc/hosts").out.strip() == "0"

@@ -19,7 +19,8 @@ class CloudTraits:
 
     notices: what it calls them. document, header: how a client asks for them. enabling: who gets a notice.
     approvals: whether guests can have an event start before NotBefore. sets: whether guests of a set get each
-    other's. notice_s: the documented or usual notice of a type, where it is not Azure's.
+    other's. notice_s: the documented or usual notice of a type, where it is not Azure's. descriptions: of
+    types, where they are not Azure's. host_names: of the service, in guests.
     """
 
     notices: str
@@ -29,6 +30,8 @@ class CloudTraits:
     approvals: bool = False
     sets: bool = False
     notice_s: Mapping[EventType, int] = field(default_factory=dict)
+    descriptions: Mapping[EventType, str] = field(default_factory=dict)
+    host_names: tuple[str, ...] = ()
 
 
 class Cloud(StrEnum):
@@ -36,6 +39,7 @@ class Cloud(StrEnum):
 
     AZURE = "azure"
     GCE = "gce"
+    EC2 = "ec2"
 
     @property
     def traits(self) -> CloudTraits:
@@ -44,6 +48,10 @@ class Cloud(StrEnum):
     def notice_s(self, kind: EventType) -> int:
         """The notice of a type of event, in seconds: documented, or the lab's choice where it is not."""
         return self.traits.notice_s.get(kind, kind.minimum_notice_s)
+
+    def minimum_s(self, kind: EventType) -> int:
+        """The documented notice of a type of event, in seconds; 0 where there is none."""
+        return kind.minimum_notice_s if self is Cloud.AZURE else self.traits.notice_s.get(kind, 0)
 
 
 GCE_NOTICE_S = 60
@@ -68,6 +76,20 @@ _TRAITS = {
             EventType.REDEPLOY: GCE_NOTICE_S,
             EventType.TERMINATE: GCE_NOTICE_S,
             EventType.PREEMPT: 30,  # the soft power-off's time, by the documentation of preemptible machines
+        },
+        host_names=("metadata.google.internal", "metadata"),
+    ),
+    Cloud.EC2: CloudTraits(
+        "EC2's instance metadata",
+        "/latest/meta-data/events/maintenance/scheduled",
+        "X-aws-ec2-metadata-token: what PUT /latest/api/token answers",
+        Enabling.EVERYBODY,
+        notice_s={EventType.PREEMPT: 120},  # the two minutes of a Spot Instance interruption notice
+        descriptions={
+            EventType.FREEZE: "scheduled maintenance",
+            EventType.REBOOT: "scheduled reboot",
+            EventType.REDEPLOY: "The instance is running on degraded hardware",
+            EventType.TERMINATE: "scheduled retirement",
         },
     ),
 }

@@ -50,6 +50,11 @@ def http_date(real_ns: int) -> str:
     return f"{_DAYS[(days + 3) % 7]}, {day:02} {_MONTHS[month - 1]} {year:04} {clock} GMT"
 
 
+def day_date(real_ns: int) -> str:
+    """The same instant without the day of the week, "19 Sep 2016 18:29:47 GMT"."""
+    return http_date(real_ns).partition(", ")[2]
+
+
 def iso_date(real_ns: int) -> str:
     """An instant of CLOCK_REALTIME as ISO 8601 has it, "2026-11-30T02:29:29Z", truncated to the second."""
     days, second = divmod(real_ns // NS_PER_S, 86_400)

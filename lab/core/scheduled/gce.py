@@ -116,7 +116,8 @@ def _answered(
     _check_verb(request, place)
     query = _query(request.query)
     if node is not None and gce_instance.is_directory(node) and not (slash or query.whole):
-        to = f"http://{_HOST}{request.path}/{'?' * bool(request.query)}{request.query}"
+        host = next((value for name, value in request.headers if name.lower() == "host"), _HOST)
+        to = f"http://{host}{request.path}/{'?' * bool(request.query)}{request.query}"
         return _answer(301, f"{request.path}/\n".encode(), ("Location", to), kind=_HTML)
     read = _events_in(place, query.whole, machine, now, mine)
     fault: Fault | Recorded | None = None

@@ -283,6 +283,14 @@ class Machine:
         """The event in its present or last state. KeyError: no such event."""
         return self._entries[key_of(event_id)].event
 
+    def past(self, guest: str) -> tuple[tuple[Event, State], ...]:
+        """The events of the guest's group that are over or were called off, oldest first. KeyError: no such
+        guest."""
+        group = self._member_of[guest]
+        over = (State.OVER, State.CANCELLED)
+        entries = [entry for entry in self._entries.values() if entry.event.notice.group == group]
+        return tuple((entry.event, entry.state) for entry in entries if entry.state in over)
+
     def group_of(self, guest: str) -> str:
         """KeyError: no such guest."""
         return self._member_of[guest]

@@ -60,7 +60,8 @@ class Request:
 class Answer:
     """An answer. after_ns: real time to wait before it is sent. never: the connection stays open, and nothing
     is sent. cut_at: the number of bytes of the body after which the connection is closed; None: all. again:
-    there is no answer yet; this request is to be answered in a moment."""
+    there is no answer yet; this request is to be answered in a moment. hops: the most hops to the client, by
+    IP; None: as far as it is."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -69,6 +70,7 @@ class Answer:
     never: bool = False
     cut_at: int | None = None
     again: Request | None = None
+    hops: int | None = None
 
 
 class _Refused(Exception):

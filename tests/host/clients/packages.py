@@ -17,7 +17,7 @@ from pathlib import Path
 from lab.host.emulators_apt import PrivateApt, unpack
 from lab.host.emulators_sources import Archive
 
-CLIENTS = ("resource-agents", "cloud-init", "waagent")
+CLIENTS = ("resource-agents", "cloud-init", "waagent", "amazon-ec2-utils")
 
 _MODULES = (
     *("requests", "urllib3", "idna", "certifi", "chardet", "charset-normalizer"),

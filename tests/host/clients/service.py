@@ -89,12 +89,12 @@ class Service:
 
 
 @contextlib.contextmanager
-def served(inside: Namespace, home: Path) -> Iterator[Service]:
+def served(inside: Namespace, home: Path, *options: str) -> Iterator[Service]:
     """web-0 and web-1 are the scale set web, so events call them web_0 and web_1; db-0 is a set of its
-    own."""
+    own. options: of the command."""
     doors = [f"--listen={address}={guest}" for guest, address in GUESTS.items()]
     sets = ["--scale-set", "web=web-0,web-1", "--set", "db=db-0"]
-    argv = command(home, "events", "serve", *doors, *sets, "--real-time")
+    argv = command(home, "events", "serve", *doors, *sets, "--real-time", *options)
     with (
         (home / "log").open("w", encoding="utf-8") as log,
         running(inside.argv(argv), stdout=log, stderr=log) as process,
