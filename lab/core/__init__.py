@@ -32,7 +32,7 @@ Judging:
 
 Scheduled Events and fleets:
 - `scheduled/`: the service's state machine, documents and answers. `handlers`: how a guest's handler ended.
-- `event_timeline`: one timeline for each event.
+- `event_timeline`: one timeline for each event. `played_events`: of one that is played without guests.
 - `rollout`, `rollout_result`: a fleet's waves, planned and run.
 - `one_at_a_time`: the proof that one domain was down at a time.
 """

@@ -3,5 +3,5 @@
 - `service`: one listener for each guest. `protocol`: HTTP/1.1 on a listener. `request_counts`: what came.
 - `announcer`: the real `ports.Announcer`.
 - `event_operator`: an operator's actions on a service that runs without a playbook. `control`: its control
-  socket. `client`: the client of that socket.
+  socket. `openapi`: what that takes and answers. `client`: its client.
 """

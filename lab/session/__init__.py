@@ -18,7 +18,8 @@ Beside runs:
 - `plan_checks`: what prevents one plan here. `emulators`: fetched QEMU versions.
 - `nights`: playbooks that are run at night. `night_baseline`: what they are compared with. `night_timer`: has
   them run every night.
-- `events_service`: a metadata service without a run. `listeners`: its addresses and guests.
+- `events_service`: a metadata service without a run. `listeners`: its addresses and guests. `play`: a
+  playbook's announcements without its guests.
 - `live_state`: the run in progress and the services of a state folder, for `metrics serve`.
 
 For all of them:
