@@ -67,8 +67,9 @@ class PageView:
         return int(self.run("const d = document.documentElement; return d.scrollWidth - d.clientWidth"))
 
     def beyond(self) -> list[str]:
-        """The texts of cells that lie beyond the window's edge, though they may be scrolled to."""
-        found = "[...document.querySelectorAll('td, tbody th')].filter(e => e.offsetParent"
+        """The texts of cells that lie beyond the edge of the window, though they may be scrolled to; those of
+        a heat table aside."""
+        found = "[...document.querySelectorAll('.stack td, .stack tbody th')].filter(e => e.offsetParent"
         beyond = "e.getBoundingClientRect().right > innerWidth"
         texts: list[str] = self.run(f"return {found} && {beyond}).map(e => e.textContent)")
         return texts

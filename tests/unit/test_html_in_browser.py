@@ -53,6 +53,7 @@ def test_a_page_fits_its_window_and_asks_for_nothing(
     assert view.overflow() == 0
     view.unfold()
     assert view.overflow() == 0
+    assert view.beyond() == []
     assert view.requests() == []
     small = view.run(
         "return [...document.querySelectorAll('figure > svg')]"

@@ -118,10 +118,10 @@ class BlockPage(Page):
         return table.fitted(UNLIMITED, self.words)
 
 
-def printed(*sections: Callable[[BlockPage], object], stack: bool = False) -> Markup:
-    """What the sections print, as HTML; empty when they print nothing. stack: on a narrow window a row of a
-    table is a card, and what is wide wraps, so that no column lies beyond the edge."""
+def printed(*sections: Callable[[BlockPage], object]) -> Markup:
+    """What the sections print, as HTML; empty when they print nothing. On a narrow window a row of a table is
+    a card, and what is wide wraps, so that no column lies beyond the edge."""
     page = BlockPage()
     for show in sections:
         show(page)
-    return markup("blocks.html.j2", blocks=page.blocks, stack=stack) if page.blocks else Markup()
+    return markup("blocks.html.j2", blocks=page.blocks) if page.blocks else Markup()

@@ -23,13 +23,13 @@ def comparison_page(runs: Sequence[RunFigures], comparisons: Sequence[RunCompari
     """The page. runs: the baseline first."""
     runs, comparisons = cleaned(list(runs)), cleaned(list(comparisons))
     several = len(comparisons) > 1
-    sections = [PageSection("runs", "Runs", printed(partial(show_runs, runs=runs), stack=True))]
+    sections = [PageSection("runs", "Runs", printed(partial(show_runs, runs=runs)))]
     for at, comparison in enumerate(comparisons, 1):
         sections.append(
             PageSection(
                 f"run-{at}",
                 f"Run {at} beside the baseline" if several else "Beside the baseline",
-                printed(partial(show_comparison, comparison=comparison, every=True), stack=True),
+                printed(partial(show_comparison, comparison=comparison, every=True)),
                 lead=comparison.run,
             )
         )
