@@ -93,10 +93,10 @@ def run_tests(
 
 def check_on(name: str | None, command: str | None) -> None:
     """UsageError when `--on NAME` does not go with a command."""
-    from lab.session.lab_host import NAME
-
     if name is None:
         return
+    from lab.session.lab_host import NAME
+
     if name != NAME:
         raise UsageError(f"nothing is run on {name!r}", where="--on", hint=f"known: {NAME}")
     if command != "run":
