@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from lab.core.depth import Depth
-from lab.core.mechanism import Means
 from lab.core.plan import Cell, GuestSpec
 
 
@@ -25,7 +24,7 @@ def _needs_python(cell: Cell, spec: GuestSpec) -> str:
         "effects": cell.cycle.effects,
         "load": bool(cell.cycle.load),
         "fill": bool(spec.fill),
-        str(cell.resync): cell.resync.means is Means.PUSH,
+        str(cell.resync): cell.resync.means.needs_python,
     })  # fmt: skip
 
 

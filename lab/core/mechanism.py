@@ -1,11 +1,8 @@
 """Resync mechanisms, which correct a guest's clock after a freeze.
 
 Each member of ResyncMechanism has its name, what it does, what moves the clock, which configuration it
-installs and what it needs; all other modules use these properties. core.timesync forecasts the effect of its
-means after a pause, a module for each program; guest.timesync installs them.
-
-The configurations are here, because a plan's forecast and a run use the same text. Each is the whole
-configuration of its program; Debian's own is moved aside while it is installed.
+installs (core.mechanism_configs) and what it needs; all other modules use these properties. core.timesync
+forecasts the effect of its means after a pause, a module for each program; guest.timesync installs them.
 """
 
 from __future__ import annotations
@@ -13,125 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
+from lab.core import mechanism_configs as configs
 from lab.core.units import NS_PER_S
-
-_CHRONY_CONF = """\
-server {server} port {port} minpoll 0 maxpoll 0 iburst
-makestep 1.0 -1
-driftfile /var/lib/chrony/chrony.drift
-"""
-
-_CHRONY_DISTRIBUTION_CONF = """\
-# Debian's chrony.conf, with the lab's server and its poll interval of 1 s in place of Debian's pool and 64 s
-# (a longer interval would add waiting, and say nothing of makestep).
-server {server} port {port} minpoll 0 maxpoll 0 iburst
-driftfile /var/lib/chrony/chrony.drift
-maxupdateskew 100.0
-rtcsync
-makestep 1 3
-"""
-
-_CHRONY_FROZEN_CONF = """\
-# For a guest that is frozen now and then, and stands behind by the pause when it goes on.
-#
-# minpoll -2: asked every 0.25 s, the first answer after a resume is here in 0.25 s. chronyd takes intervals
-#   below 1 s only where the round trip is below 10 ms, as to a guest's own host; else it asks every second.
-# maxsamples 1: only the newest sample counts. With more of them the pause is fitted as a frequency: samples
-#   from before it lie on one side, those from after it on the other, and the line through them is steep (a
-#   guest was seen to overshoot by 1.1 s). One sample has no slope: the frequency is left as it is. At this
-#   interval even a drift of 100 ppm moves the clock by no more than 25 us between two corrections.
-#   The price: chronyd knows nothing of its own scatter then, and claims no better than 4 s.
-# maxdelay 0.05: a sample is wrong by at most half its round trip, so by 25 ms; longer ones are dropped.
-# makestep 0.05 -1: what is off by more than any sample can be wrong was frozen, and is stepped, always. What
-#   is smaller is slewed, at no more than 83333 ppm (the default), so in less than a second.
-server {server} port {port} minpoll -2 maxpoll -2 maxsamples 1 maxdelay 0.05 iburst
-makestep 0.05 -1
-driftfile /var/lib/chrony/chrony.drift
-"""
-
-_CHRONY_PHC_CONF = """\
-# The host's clock as the guest's kernel reads it: no network, no round trip to speak of.
-refclock PHC {device} poll -2 dpoll -2 filter 1 maxsamples 1 stratum 2
-makestep 0.05 -1
-driftfile /var/lib/chrony/chrony.drift
-"""
-
-_CHRONY_RTC_CONF = """\
-# The guest's own RTC, which runs on while the guest is frozen: no network, no agent, no KVM. chronyd refuses
-# it together with rtcsync or rtcfile.
-#
-# utc: the RTC keeps UTC.
-# poll 2, filter 4: a sample every 4 s, from the middle of the RTC's last four seconds. The first interrupt
-#   after a resume is no tick: it comes in the midst of a second that is read as its beginning, and would put
-#   the clock back by up to a second (seen after a stop by a signal, with filter 1). One of four is left out.
-# maxsamples 1: only the newest sample counts, as in chrony-frozen.
-# offset: how far the RTC was behind when this was installed. QEMU starts it with whole seconds.
-# makestep 0.2 -1: what is off by more than an interrupt may be late was frozen, and is stepped, always.
-refclock RTC /dev/rtc0:utc poll 2 filter 4 maxsamples 1 stratum 2 offset {rtc_offset}
-makestep 0.2 -1
-driftfile /var/lib/chrony/chrony.drift
-"""
-
-_CHRONY_VMCLOCK_CONF = """\
-# Polled every 64 s, as in a guest that is left alone, and at once when vmclock's watcher says so. One sample
-# counts (maxsamples, maxdelay, makestep: as in chrony-frozen).
-server {server} port {port} minpoll 6 maxpoll 6 maxsamples 1 maxdelay 0.05 iburst
-makestep 0.05 -1
-driftfile /var/lib/chrony/chrony.drift
-"""
-
-_TIMESYNCD_CONF = """\
-[Time]
-NTP={server}
-FallbackNTP=
-"""
-
-_NTPD_CONF = """\
-driftfile /var/lib/ntpsec/ntp.drift
-server {server} iburst
-restrict default kod nomodify nopeer noquery limited
-restrict 127.0.0.1
-restrict ::1
-"""
-
-_W32TIME_ALONE = """\
-Type: NTP
-NtpServer: time.windows.com,0x1
-SpecialPollInterval: {poll_s}
-MinPollInterval: {shortest}
-MaxPollInterval: {longest}
-MaxAllowedPhaseOffset: 1
-MaxNegPhaseCorrection: 54000
-MaxPosPhaseCorrection: 54000
-LargePhaseOffset: 50000000
-SpikeWatchPeriod: 900
-HoldPeriod: 5
-PhaseCorrectRate: 7
-UpdateInterval: {update}
-"""
-"""The registry's values of a stand-alone Windows, by the names of `w32tm /query /configuration` (Microsoft,
-"Windows Time service tools and settings", registry reference)."""
-
-_W32TIME_CONF = _W32TIME_ALONE.format(poll_s=604800, shortest=10, longest=15, update=360000)
-
-_W32TIME_DOMAIN_CONF = """\
-Type: NT5DS
-MinPollInterval: 10
-MaxPollInterval: 15
-MaxAllowedPhaseOffset: 300
-MaxNegPhaseCorrection: 4294967295
-MaxPosPhaseCorrection: 4294967295
-LargePhaseOffset: 50000000
-SpikeWatchPeriod: 900
-HoldPeriod: 5
-PhaseCorrectRate: 1
-UpdateInterval: 30000
-"""
-"""The same of a member of an Active Directory domain."""
-
-_W32TIME_ACCURATE_CONF = _W32TIME_ALONE.format(poll_s=64, shortest=6, longest=6, update=100)
-"""Those of a stand-alone Windows, with the intervals of "Configuring systems for high accuracy"
-(Microsoft)."""
 
 UNSEEN = "not seen on Windows"
 """What is said of what Microsoft's documentation describes, and the lab was never run with."""
@@ -150,7 +30,10 @@ class Means(Enum):
     CHRONYD = "chronyd"
     VMCLOCK = "chronyd, told of disruptions by vmclock"
     TIMESYNCD = "systemd-timesyncd"
+    TIMESYNCD_RESYNC = "systemd-timesyncd, told to poll at the resume"
     NTPD = "ntpd"
+    OPENNTPD = "OpenNTPD"
+    PHC2SYS = "phc2sys"
     W32TIME = "the Windows Time service"
 
     @property
@@ -159,7 +42,15 @@ class Means(Enum):
 
     @property
     def is_daemon(self) -> bool:
-        return self in (Means.CHRONYD, Means.VMCLOCK, Means.TIMESYNCD, Means.NTPD, Means.W32TIME)
+        return self in (
+            *(Means.CHRONYD, Means.VMCLOCK, Means.TIMESYNCD, Means.TIMESYNCD_RESYNC),
+            *(Means.NTPD, Means.OPENNTPD, Means.PHC2SYS, Means.W32TIME),
+        )
+
+    @property
+    def needs_python(self) -> bool:
+        """True when a Python program in the guest has a part in it."""
+        return self in (Means.PUSH, Means.VMCLOCK, Means.TIMESYNCD_RESYNC)
 
 
 @dataclass(frozen=True)
@@ -221,7 +112,10 @@ class ResyncMechanism(StrEnum):
     CHRONY_PHC = "chrony-phc"
     CHRONY_RTC = "chrony-rtc"
     TIMESYNCD = "timesyncd"
+    TIMESYNCD_RESYNC = "timesyncd-resync"
     NTPD = "ntpd"
+    OPENNTPD = "openntpd"
+    PHC2SYS = "phc2sys"
     VMCLOCK = "vmclock"
     VIRTIO_RTC = "virtio-rtc"
     W32TIME = "w32time"
@@ -322,59 +216,73 @@ _TRAITS = {
     ResyncMechanism.PUSH: MechanismTraits(
         "the host measures the offset on the resume, and the guest steps by it", Means.PUSH
     ),
-    ResyncMechanism.CHRONY: MechanismTraits("chronyd, makestep 1.0 -1", Means.CHRONYD, _CHRONY_CONF),
+    ResyncMechanism.CHRONY: MechanismTraits("chronyd, makestep 1.0 -1", Means.CHRONYD, configs.CHRONY_CONF),
     ResyncMechanism.CHRONY_DISTRIBUTION: MechanismTraits(
         "chronyd, makestep 1 3 as several distributions have it",
         Means.CHRONYD,
-        _CHRONY_DISTRIBUTION_CONF,
+        configs.CHRONY_DISTRIBUTION_CONF,
         updates=4,  # one more than makestep's limit
     ),
     ResyncMechanism.CHRONY_FROZEN: MechanismTraits(
-        "chronyd, set up for guests that are frozen", Means.CHRONYD, _CHRONY_FROZEN_CONF
+        "chronyd, set up for guests that are frozen", Means.CHRONYD, configs.CHRONY_FROZEN_CONF
     ),
     ResyncMechanism.CHRONY_PHC: MechanismTraits(
         "chronyd on the host's clock by ptp_kvm",
         Means.CHRONYD,
-        _CHRONY_PHC_CONF,
+        configs.CHRONY_PHC_CONF,
         ptp=PtpClock("ptp_kvm", "KVM virtual PTP"),
     ),
     ResyncMechanism.CHRONY_RTC: MechanismTraits(
         "chronyd on the guest's RTC (chrony 4.7)",
         Means.CHRONYD,
-        _CHRONY_RTC_CONF,
+        configs.CHRONY_RTC_CONF,
         feature=Feature("refclock RTC", (4, 7)),
     ),
-    ResyncMechanism.TIMESYNCD: MechanismTraits("systemd-timesyncd", Means.TIMESYNCD, _TIMESYNCD_CONF),
-    ResyncMechanism.NTPD: MechanismTraits("ntpd (ntpsec)", Means.NTPD, _NTPD_CONF),
+    ResyncMechanism.TIMESYNCD: MechanismTraits("systemd-timesyncd", Means.TIMESYNCD, configs.TIMESYNCD_CONF),
+    ResyncMechanism.TIMESYNCD_RESYNC: MechanismTraits(
+        "systemd-timesyncd, told to poll at the resume by a touch of the clock",
+        Means.TIMESYNCD_RESYNC,
+        configs.TIMESYNCD_CONF,
+    ),
+    ResyncMechanism.NTPD: MechanismTraits("ntpd (ntpsec)", Means.NTPD, configs.NTPD_CONF),
+    ResyncMechanism.OPENNTPD: MechanismTraits(
+        "OpenNTPD's ntpd, which never steps once it runs", Means.OPENNTPD, configs.OPENNTPD_CONF
+    ),
+    ResyncMechanism.PHC2SYS: MechanismTraits(
+        "phc2sys on the host's clock by ptp_kvm (not seen)",
+        Means.PHC2SYS,
+        configs.PHC2SYS_CONF,
+        ptp=PtpClock("ptp_kvm", "KVM virtual PTP"),
+    ),
     ResyncMechanism.VMCLOCK: MechanismTraits(
         "chronyd, told to poll when the vmclock device reports a disruption",
         Means.VMCLOCK,
-        _CHRONY_VMCLOCK_CONF,
+        configs.CHRONY_VMCLOCK_CONF,
         device="vmclock",
     ),
     ResyncMechanism.VIRTIO_RTC: MechanismTraits(
         "chronyd on the host's clock by virtio-rtc",
         Means.CHRONYD,
-        _CHRONY_PHC_CONF,
+        configs.CHRONY_PHC_CONF,
         ptp=PtpClock("virtio_rtc", "Virtio PTP"),
         device="virtio-rtc-pci",
     ),
     ResyncMechanism.W32TIME: MechanismTraits(
         f"the Windows Time service of a stand-alone Windows ({UNSEEN})",
         Means.W32TIME,
-        _W32TIME_CONF,
+        configs.W32TIME_CONF,
         windows=True,
     ),
     ResyncMechanism.W32TIME_DOMAIN: MechanismTraits(
         f"the Windows Time service of a domain member ({UNSEEN})",
         Means.W32TIME,
-        _W32TIME_DOMAIN_CONF,
+        configs.W32TIME_DOMAIN_CONF,
         windows=True,
     ),
     ResyncMechanism.W32TIME_ACCURATE: MechanismTraits(
         f"the Windows Time service with Microsoft's settings for high accuracy ({UNSEEN})",
         Means.W32TIME,
-        _W32TIME_ACCURATE_CONF,
+        configs.W32TIME_ACCURATE_CONF,
         windows=True,
     ),
 }

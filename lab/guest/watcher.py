@@ -22,6 +22,7 @@ _CLIENTS = {
     Means.CHRONYD: "chronyc",
     Means.VMCLOCK: "chronyc",
     Means.TIMESYNCD: "timesync",
+    Means.TIMESYNCD_RESYNC: "timesync",
     Means.NTPD: "ntpq",
 }
 """The client through which each daemon is queried, by the names of inside/clock_claims.py."""

@@ -16,7 +16,9 @@ _NEEDS = {
     Means.HWCLOCK: ("hwclock",),
     Means.PUSH: ("python3",),
     Means.CHRONYD: ("chrony",),
+    Means.VMCLOCK: ("chrony", "python3"),
     Means.TIMESYNCD: ("systemd", "timesyncd"),
+    Means.TIMESYNCD_RESYNC: ("systemd", "timesyncd", "python3"),
     Means.NTPD: ("systemd", "ntpd"),
 }
 """What a mechanism needs in the guest, by the survey's names."""

@@ -103,6 +103,49 @@ def test_vmclock_has_chronyd_poll_only_after_a_state_was_loaded() -> None:
     assert small.correction is SLEW
 
 
+def test_openntpd_slews_whatever_it_is() -> None:
+    config = M.OPENNTPD.config("192.0.2.1", 123)
+    for pause_ns in (20 * MS, 3 * S, 60 * S):
+        found = of(Setup(M.OPENNTPD, config=config, status={"poll_s": "30"}), pause_ns)
+        assert (found.repaired, found.correction) == (True, SLEW)
+        assert found.within is not None
+        assert found.within.low_ns == pause_ns * 1000  # 500 ppm by adjtime, and 500 ppm of frequency
+        assert found.within.high_ns == pause_ns * 2000 + 16 * 35 * S
+    assert of(Setup(M.OPENNTPD, config="listen on *\n"), 3 * S).repaired is False
+
+
+def test_a_touch_of_the_clock_has_timesyncd_poll_at_once() -> None:
+    config = M.TIMESYNCD_RESYNC.config("192.0.2.1")
+    setup = Setup(M.TIMESYNCD_RESYNC, config=config, status={"PollIntervalUSec": "2048000000"})
+    told, alone = of(setup, 3 * S), of(replace(setup, mechanism=M.TIMESYNCD), 3 * S)
+    assert (told.correction, alone.correction) == (STEP, STEP)
+    assert told.within is not None
+    assert alone.within is not None
+    assert told.within.high_ns < 10 * S < alone.within.high_ns
+    cut = forecast(setup, Interval(3 * S, 3 * S), True, None, cut=True)
+    assert cut.within is not None
+    assert cut.within.high_ns > told.within.high_ns
+    assert of(setup, 300 * MS).correction is SLEW
+
+
+@pytest.mark.parametrize(
+    ("options", "pause_ns", "correction", "high_ns"),
+    [
+        ("-s /dev/ptp0 -O 0 -R 4 -S 0.05", 3 * S, STEP, 2 * S),
+        ("-s /dev/ptp0 -O 0 -S 0.05", 3 * S, STEP, 5 * S),
+        ("-s /dev/ptp0 -O 0 -R 4 -S 0.05", 20 * MS, None, 61 * S),
+        ("-s /dev/ptp0 -O 0", 3 * S, SLEW, 120 * S),
+    ],
+)
+def test_phc2sys_steps_beyond_its_threshold(
+    options: str, pause_ns: int, correction: Correction | None, high_ns: int
+) -> None:
+    found = of(Setup(M.PHC2SYS, config=f'OPTIONS="{options}"\n'), pause_ns)
+    assert (found.repaired, found.correction) == (True, correction)
+    assert found.within is not None
+    assert found.within.high_ns <= high_ns
+
+
 def test_a_slower_slew_takes_longer() -> None:
     fast, slow = (of(chrony(SERVER, f"maxslewrate {ppm}"), 2 * S) for ppm in (83333, 1000))
     assert fast.within is not None

@@ -12,7 +12,7 @@ from dataclasses import replace
 from lab.core.clock import Interval
 from lab.core.mechanism import Means
 from lab.core.resync import Correction
-from lab.core.timesync import chrony, host, ntpd, timesyncd, vmclock, w32time
+from lab.core.timesync import chrony, host, ntpd, openntpd, phc2sys, timesyncd, vmclock, w32time
 from lab.core.timesync.forecast import Forecast
 from lab.core.timesync.situation import Situation
 from lab.core.timesync_setup import SILENT, Setup
@@ -26,7 +26,10 @@ _RULES: dict[Means, Callable[[Setup, Situation], Forecast]] = {
     Means.CHRONYD: chrony.forecast,
     Means.VMCLOCK: vmclock.forecast,
     Means.TIMESYNCD: timesyncd.forecast,
+    Means.TIMESYNCD_RESYNC: timesyncd.forecast,
     Means.NTPD: ntpd.forecast,
+    Means.OPENNTPD: openntpd.forecast,
+    Means.PHC2SYS: phc2sys.forecast,
     Means.W32TIME: w32time.forecast,
 }
 

@@ -12,6 +12,10 @@ ntp_offset_chunk, SHIFT_PLL), so the offset falls with a time constant of as man
 frequency (ntp_update_offset) by at most half of the offset over the next interval, or the 500 ppm of MAXFREQ,
 which overshoots.
 
+When somebody else sets the clock, by however little, it polls at once and returns to the minimum interval
+(manager_clock_watch: a timer of TFD_TIMER_CANCEL_ON_SET). So a touch of the clock at the resume tells it to
+poll.
+
 Status keys, all optional: `PollIntervalUSec` as `timedatectl show-timesync` writes it ("34min 8s"), or in
 microseconds; `since_poll_s` seconds since the last answer.
 """
@@ -22,6 +26,7 @@ import re
 from fractions import Fraction
 
 from lab.core.clock import Interval
+from lab.core.mechanism import Means
 from lab.core.quantities import format_about
 from lab.core.resync import Correction
 from lab.core.timesync.forecast import Forecast
@@ -35,6 +40,12 @@ LEAST_S, MOST_S, SMALLEST_S = 32, 2048, 16
 RETRY_NS = 20 * NS_PER_S
 """After a lost answer it polls again after 15 s (NTP_RETRY_INTERVAL_MIN_USEC); the timer itself may be late
 by 250 ms (sd_event's default accuracy)."""
+
+POLLED_NS = 5 * NS_PER_S
+"""From the resume to the answer of the poll that a touch of the clock made it send: an estimate."""
+
+REGAINED_NS = 20 * NS_PER_S
+"""The same until the connection is there again by which the clock is touched, where the pause cut it."""
 
 STALE_NS = 60 * NS_PER_S
 """The largest age of its state at the freeze: the settling, and the measurement of the offset before it."""
@@ -103,24 +114,26 @@ def _next_poll(setup: Setup, most: int) -> Interval:
 
 def forecast(setup: Setup, at: Situation) -> Forecast:
     most = most_ns(setup.config)
-    polled = _next_poll(setup, most)
+    told = setup.mechanism.means is Means.TIMESYNCD_RESYNC
+    polled = Interval(0, POLLED_NS + REGAINED_NS * at.cut) if told else _next_poll(setup, most)
+    which = "the poll that it is told to make" if told else "its next poll"
     if at.right:
         # What it corrects all the time: some error of its own that a slew of up to 500 ppm made.
         left = Interval(-SOURCE_NS, SOURCE_NS)
         return Forecast(True, Correction.NONE, None, left, "nothing to repair", SOURCES)
     if at.off.low_ns >= STEP_NS:
-        text = f"stepped at its next poll{at.until(polled)}"
+        text = f"stepped at {which}{at.until(polled)}"
         left = Interval(-SOURCE_NS, SOURCE_NS)
         return Forecast(True, Correction.STEP, polled, left, text, SOURCES, once=True)
     # What it slews by is at most twice the interval that was over.
-    interval = min(most, 2 * (polled.high_ns - RETRY_NS))
+    interval = min(most, LEAST_S * NS_PER_S if told else 2 * (polled.high_ns - RETRY_NS))
     constant = min(MAXTC, max(0, (interval // NS_PER_S).bit_length() - 1 - 4))
     slewed = TIME_CONSTANTS * (NS_PER_S << SHIFT_PLL + constant)
     within = Interval(polled.low_ns, polled.high_ns + slewed)
     over = max(SOURCE_NS, at.off.high_ns // 2)
     left = Interval(-over, over)
     if at.off.high_ns < STEP_NS:
-        text = f"slewed by the kernel's PLL after its next poll{at.until(within)}"
+        text = f"slewed by the kernel's PLL after {which}{at.until(within)}"
         return Forecast(True, Correction.SLEW, within, left, text, (*SOURCES, KERNEL))
-    text = f"stepped or slewed (about {format_about(STEP_NS)}) after its next poll{at.until(within)}"
+    text = f"stepped or slewed (about {format_about(STEP_NS)}) after {which}{at.until(within)}"
     return Forecast(True, None, within, left, text, (*SOURCES, KERNEL))

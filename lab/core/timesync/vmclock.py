@@ -25,7 +25,7 @@ from lab.core.units import NS_PER_MS, NS_PER_S
 
 MARKER, PERIOD = "marker", "period_ns"
 
-TOLD_NS = 5 * NS_PER_S
+POLLED_NS = 5 * NS_PER_S
 """From the marker's move to the step: the start of chronyc, chronyd's 0.2 s, one round trip, and two more of
 its polls (2 s each) where the first answers are not taken."""
 
@@ -45,6 +45,6 @@ def forecast(setup: Setup, at: Situation) -> Forecast:
     if make is None or at.off.low_ns <= make.threshold_s * NS_PER_S:
         return replace(alone, within=None, text=f"polled at once by vmclock's watcher, then: {alone.text}")
     period = number(setup.status, PERIOD) or 10 * NS_PER_MS
-    within = Interval(0, period + TOLD_NS)
+    within = Interval(0, period + POLLED_NS)
     text = f"stepped when vmclock's watcher has told chronyd{at.until(within)}"
     return Forecast(True, Correction.STEP, within, Interval(-SOURCE_NS, SOURCE_NS), text, SOURCES)

@@ -1,7 +1,8 @@
 """Time-sync set-ups inside a guest, by name: install() returns a ports.Resync, whose remove() uninstalls it.
 
 none agent agent-rtc domtime-now hwclock push    act from the host, on the resume: host_actions.py, push.py
-chrony… timesyncd ntpd vmclock                   programs of the distribution: daemon.py, services.py
+chrony… timesyncd ntpd openntpd phc2sys …        programs of the distribution: daemon.py, services.py
+vmclock timesyncd-resync                         one of these, told to poll: vmclock.py, timesyncd_resync.py
 
 Setup.status, by mechanism (all texts; `services` has those of the programs):
 
@@ -33,12 +34,19 @@ from lab.guest.timesync.host_actions import AgentResync, HwclockResync, NoResync
 from lab.guest.timesync.push import PushResync
 from lab.guest.timesync.put_back import PutBack, check_daemon
 from lab.guest.timesync.setter import setter
+from lab.guest.timesync.timesyncd_resync import TimesyncdResync
 from lab.guest.timesync.vmclock import VmclockResync
 from lab.ports import Resync
 
 T = TypeVar("T", bound=Resync)
 
 __all__ = ["Agent", "GuestAccess", "install"]
+
+
+_KINDS: dict[Means, type[DaemonResync]] = {
+    Means.VMCLOCK: VmclockResync,
+    Means.TIMESYNCD_RESYNC: TimesyncdResync,
+}
 
 
 def install(mechanism: ResyncMechanism, access: GuestAccess, *, config: str | None = None) -> Resync:
@@ -61,9 +69,9 @@ def install(mechanism: ResyncMechanism, access: GuestAccess, *, config: str | No
         access.ssh().check(CLEAN, START_S)
     elif access.foreign:
         access.ssh().check(STOP_OWN, START_S)
+    if mechanism.means.needs_python and access.depth is Depth.SHELL:
+        raise Refused(f"{mechanism} needs python3", where=access.where)
     if mechanism.means is Means.PUSH:
-        if access.depth is Depth.SHELL:
-            raise Refused(f"{mechanism} needs python3", where=access.where)
         return _or_nothing(pushed := PushResync(access), pushed.install)
     with setter(access) as line:
         if access.depth is Depth.SHELL:
@@ -81,8 +89,7 @@ def install(mechanism: ResyncMechanism, access: GuestAccess, *, config: str | No
     behind_ns = -rtc.mid_ns if rtc is not None else 0
     text = config if config is not None else mechanism.config(access.server, access.port, device, behind_ns)
     programs = services.DAEMONS[mechanism.means](mechanism, access.server, access.port)
-    kind = VmclockResync if mechanism.means is Means.VMCLOCK else DaemonResync
-    daemon = kind(mechanism, programs, access)
+    daemon = _KINDS.get(mechanism.means, DaemonResync)(mechanism, programs, access)
     daemon.check()
     return _or_nothing(daemon, lambda: daemon.install(text, rtc))
 
@@ -100,7 +107,7 @@ def _in_own(mechanism: ResyncMechanism, access: GuestAccess) -> Resync:
         raise Refused(what, where=access.where, hint="log in as root, or allow sudo without one")
     if mechanism.is_daemon:
         program = services.DAEMONS[mechanism.means](mechanism, access.server, access.port)[0]
-        if mechanism.uses_ntp and mechanism.means is not Means.CHRONYD:
+        if mechanism.uses_ntp and mechanism.means not in (Means.CHRONYD, Means.VMCLOCK):
             what = f"{mechanism} asks port 123 of its server, and only the lab's image asks another"
             raise Refused(what, where=access.where, hint="use resync chrony")
         check_daemon(program, access)

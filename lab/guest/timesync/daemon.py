@@ -25,12 +25,17 @@ from lab.guest.timesync.setter import setter
 START_S = 60.0
 STATE_S = 20.0
 
-UNITS = ("chrony.service", "chronyd.service", "ntpsec.service", "systemd-timesyncd.service")
+UNITS = (
+    *("chrony.service", "chronyd.service", "ntpsec.service", "systemd-timesyncd.service"),
+    *("openntpd.service", "freezelab-phc2sys.service"),
+)
 CONFIGS = (
     "/etc/chrony/chrony.conf",
     "/etc/chrony.conf",
     "/etc/ntpsec/ntp.conf",
     "/etc/systemd/timesyncd.conf",
+    "/etc/openntpd/ntpd.conf",
+    "/etc/freezelab/phc2sys",
 )
 ASIDE = ".freezelab-aside"
 PORT = "/etc/freezelab/ntp"
@@ -41,6 +46,7 @@ FILES = (
     PORT,
     "/var/lib/systemd/timesync/clock",  # at boot, systemd advances a clock that is behind this file's date
     "/var/lib/ntpsec/ntp.drift",
+    "/var/lib/openntpd/db/ntpd.drift",
     "/var/lib/chrony/chrony.drift",
     "/run/lock/ntpsec-ntpdate",
     *(f"{_WANTS}/{unit}" for unit in UNITS),
@@ -65,7 +71,7 @@ CLEAN = (
     "[ ! -e $c ] || { mv -f $c $t; [ -s $t ] || rm -f $t; }; done; true"
 )
 
-_OTHERS = ("ntpd.service", "ntp.service", "openntpd.service")
+_OTHERS = ("ntpd.service", "ntp.service")
 STOP_OWN = (
     f"if {SYSTEMD}; then set --; "
     f"for u in {' '.join((*UNITS, *_OTHERS))}; do for d in /etc /usr/lib /lib; do "

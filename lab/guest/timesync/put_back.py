@@ -16,7 +16,7 @@ from lab.ports import Resync
 FOLDER = "/var/lib/freezelab-own"
 """In the guest. It outlives a reboot, and a run that was killed: the next one puts back first."""
 
-SERVICES = (*UNITS, "ntp.service", "ntpd.service", "openntpd.service")
+SERVICES = (*UNITS, "ntp.service", "ntpd.service")
 """The units of time services, by their names in different distributions."""
 
 MODULES = ("ptp_kvm", "ptp_vmclock")

@@ -201,6 +201,57 @@ def ntpd(server: str, port: int) -> TimeDaemon:
     )
 
 
+def _openntpd_status(text: str) -> dict[str, str]:
+    """From `ntpctl -s all`: the clock's state, and the peer's row after its name (wt tl st next poll …)."""
+    status = {}
+    if match := re.search(r"clock (synced|unsynced)", text):
+        status["clock"] = match[1]
+    if match := re.search(r"^\s*\*?\s+\d+\s+\d+\s+\d+\s+\d+s\s+(\d+)s", text, re.M):
+        status["poll_s"] = match[1]
+    return status
+
+
+def openntpd(server: str, port: int) -> TimeDaemon:
+    folder = "/usr/lib/freezelab/openntpd"
+    return TimeDaemon(
+        unit="openntpd.service",
+        version=f"[ -x {folder}/ntpd ] && sed -n 's/^Description=//p' /lib/systemd/system/openntpd.service",
+        config="/etc/openntpd/ntpd.conf",
+        identifier="ntpd",
+        before=_port(server, port),
+        # It corrects the clock after eight answers only, in some 100 s; trusted it is after four.
+        ready=waited(
+            f"{folder}/ntpctl -s status | grep -q '^1/1 peers valid'", 50, f"{folder}/ntpctl -s all"
+        ),
+        state=f"{folder}/ntpctl -s all",
+        parse=_openntpd_status,
+        claim=lambda status: f"ntpd says: clock {status['clock']}" if "clock" in status else "",
+        whole="cat /etc/openntpd/ntpd.conf",
+        process="ntpd",
+    )
+
+
+def phc2sys() -> TimeDaemon:
+    unit = "freezelab-phc2sys.service"
+    return TimeDaemon(
+        unit=unit,
+        version="echo phc2sys $(phc2sys -v)",
+        config="/etc/freezelab/phc2sys",
+        identifier="phc2sys",
+        before="",
+        ready=waited(
+            f"journalctl -q -o cat -n 5 -u {unit} | grep -q ' s2 '", 30, "echo its servo is not locked"
+        ),
+        state=f"journalctl -q -o cat -n 1 -u {unit}",
+        parse=lambda text: (
+            {"offset_ns": found[1]} if (found := re.search(r"offset +(-?[0-9]+) ", text)) else {}
+        ),
+        claim=lambda status: f"phc2sys claims {status['offset_ns']} ns" if "offset_ns" in status else "",
+        whole="cat /etc/freezelab/phc2sys",
+        process="phc2sys",
+    )
+
+
 def _port(server: str, port: int) -> str:
     return f"mkdir -p /etc/freezelab && echo 'server={server} port={port}' >{PORT}"
 
@@ -212,7 +263,10 @@ DAEMONS: dict[Means, Callable[[ResyncMechanism, str, int], tuple[TimeDaemon, ...
     ),
     Means.VMCLOCK: lambda mechanism, _server, _port: (chrony(mechanism),),
     Means.TIMESYNCD: lambda _, server, port: (timesyncd(server, port),),
+    Means.TIMESYNCD_RESYNC: lambda _, server, port: (timesyncd(server, port),),
     Means.NTPD: lambda _, server, port: (ntpd(server, port),),
+    Means.OPENNTPD: lambda _, server, port: (openntpd(server, port),),
+    Means.PHC2SYS: lambda _mechanism, _server, _port: (phc2sys(),),
 }
 """A mechanism's program as different distributions have it, Debian first, with the host's NTP server as the
 guest sees it."""

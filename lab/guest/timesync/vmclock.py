@@ -7,6 +7,7 @@ that was sent or saved (hw/acpi/vmclock.c, vmclock_post_load), and not at a stop
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from lab.core.clock import Interval
@@ -28,7 +29,7 @@ class VmclockResync(DaemonResync):
     """ports.Resync: chronyd, and the watcher."""
 
     def __init__(
-        self, mechanism: ResyncMechanism, services: tuple[TimeDaemon, ...], access: GuestAccess
+        self, mechanism: ResyncMechanism, services: Sequence[TimeDaemon], access: GuestAccess
     ) -> None:
         super().__init__(mechanism, services, access)
         self._watcher = BackgroundProgram(access.ssh, "vmclock_watch", "the program that watches vmclock")

@@ -35,6 +35,7 @@ WORKING = [
     for mechanism in ResyncMechanism
     if not mechanism.is_of_windows
     and (mechanism.means is not Means.CHRONYD or mechanism is ResyncMechanism.CHRONY_FROZEN)
+    and mechanism.means not in (Means.VMCLOCK, Means.OPENNTPD, Means.PHC2SYS)
 ]
 """What this machine's guests can have. The other chronyds differ in some words of text; `chrony` is in
 test_reality."""
@@ -43,6 +44,7 @@ PROGRAMS = {
     ResyncMechanism.CHRONY: r"chronyd \(chrony\) version \d",
     ResyncMechanism.CHRONY_FROZEN: r"chronyd \(chrony\) version \d",
     ResyncMechanism.TIMESYNCD: r"systemd-timesyncd \d+",
+    ResyncMechanism.TIMESYNCD_RESYNC: r"systemd-timesyncd \d+",
     ResyncMechanism.NTPD: r"ntpd ntpsec-\d",
     ResyncMechanism.HWCLOCK: r"hwclock from util-linux \d",
     ResyncMechanism.PUSH: r"freezelab, Python 3\.\d",
@@ -54,6 +56,7 @@ STATUS = {
     ResyncMechanism.PUSH: {"push_bound_ns", PUSH_CHANNEL},
     ResyncMechanism.CHRONY: {"poll", "system_time", "root_dispersion", "leap", "state"},
     ResyncMechanism.TIMESYNCD: {"PollIntervalUSec", "since_poll_s"},
+    ResyncMechanism.TIMESYNCD_RESYNC: {"PollIntervalUSec", "since_poll_s"},
     ResyncMechanism.NTPD: {"hpoll", "mu", "tc", "stratum"},
 }
 
@@ -158,6 +161,8 @@ def test_it_is_put_in_and_leaves_nothing(
 def test_what_this_guest_cannot_have_is_refused(lab: Lab, ways: timesync.GuestAccess) -> None:
     for mechanism, why in {
         ResyncMechanism.CHRONY_PHC: "no ptp_kvm in this guest: .*not supported",
+        ResyncMechanism.PHC2SYS: "no ptp_kvm in this guest: .*not supported",
+        ResyncMechanism.OPENNTPD: "openntpd is not installed in this guest",
         ResyncMechanism.CHRONY_RTC: r"no refclock RTC in this guest: chronyd 4\.\d is older than 4\.7",
         ResyncMechanism.VMCLOCK: r"no ptp_vmclock in this guest's kernel, 6\.1",
         ResyncMechanism.VIRTIO_RTC: "no virtio_rtc in this guest: .*not found",

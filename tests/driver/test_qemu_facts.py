@@ -1,4 +1,4 @@
-"""The states of a migration, as the QEMUs of this machine have them."""
+"""What the QEMUs of this machine say of themselves: states of a migration, devices."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab.host import emulators
+from lab.hypervisor.facts import has_device
 from lab.hypervisor.migration import ACTIVE, ENDED, PASSING
 from lab.image.store import default_cache
 
@@ -42,3 +43,12 @@ def test_every_state_is_known() -> None:
 def test_a_state_is_one_of_three_kinds() -> None:
     assert not ENDED & PASSING
     assert not ACTIVE & (ENDED | PASSING)
+
+
+def test_a_device_is_there_or_not() -> None:
+    emulator = emulators.system()
+    if emulator is None:
+        pytest.skip("no QEMU here")
+    assert has_device(emulator, "virtio-net-pci")
+    assert not has_device(emulator, "virtio-net-pc")
+    assert not has_device(emulator, "no-such-device")

@@ -1,0 +1,19 @@
+# shellcheck shell=sh
+# OpenNTPD beside the other time daemons, which Debian's package excludes; its ntpd would take the place of
+# ntpsec's, so it has a folder of its own. Its unit is in files/, and nothing wants it.
+set -eu
+root=$1
+work=$root/tmp/openntpd
+
+mkdir "$work"
+# debian's hooks have removed the lists of packages.
+(cd "$work" && export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" && apt-get -qq update && apt-get -qq download openntpd)
+rm -rf "$root"/var/lib/apt/lists/*
+mkdir -p "$root/usr/lib/freezelab/openntpd" "$root/etc/openntpd"
+dpkg-deb --fsys-tarfile "$work"/*.deb | tar -C "$work" -x ./usr/sbin ./etc/openntpd
+cp "$work/usr/sbin/ntpd" "$root/usr/lib/freezelab/openntpd/ntpd"
+cp "$work/usr/sbin/ntpd" "$root/usr/lib/freezelab/openntpd/ntpctl" # it goes by its name
+cp "$work/etc/openntpd/ntpd.conf" "$root/etc/openntpd/ntpd.conf"
+rm -r "$work"
+# Its unprivileged part, as the package's own script makes it.
+chroot "$root" adduser --system --quiet --group --no-create-home --home /run/openntpd ntpd
