@@ -154,6 +154,9 @@ kernel log: lines of the guest's kernel that tell of the pause
 _FLEETS = """
 event, events: a Scheduled Event, which the metadata service announces; of a workload: what its client reports
 announcements, announced: what was announced, and what came true of it
+cloud: in whose words the metadata service answers: azure, gce (Compute Engine) or ec2
+maintenance-event: the key that tells guests on Compute Engine of maintenance: NONE, or what comes in 60 s
+session token: what EC2's instance metadata gives for a time and wants with each request (IMDSv2)
 notice: how long before the freeze it was announced; of a wave: until it was acknowledged
 NotBefore: the time before which an event that nobody acknowledges does not start
 published: when the event was first in the document that guests ask for

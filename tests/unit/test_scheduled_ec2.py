@@ -225,7 +225,7 @@ def test_meta_data() -> None:
     assert site.ask(f"{META}/network/interfaces/macs/{MAC}/local-ipv4s").body == b"10.0.0.4"
     identity = json.loads(site.ask("/latest/dynamic/instance-identity/document").body)
     assert identity["instanceId"] == site.ask(f"{META}/instance-id").body.decode() == "i-0f5c62f121b64f0f9"
-    assert identity["privateIp"] == "10.0.0.4"
+    assert (identity["privateIp"], identity["instanceType"]) == ("10.0.0.4", "lab.small")
     head = site.ask(verb="HEAD")
     assert (head.status, head.body, header(head, "Server")) == (200, b"", "EC2ws")
 

@@ -239,13 +239,16 @@ def test_forms(site: Site) -> None:
     text = site.ask(f"{instance}/disks/", "recursive=true&alt=text").body.decode().splitlines()
     assert text[:2] == ["0/device-name web-0", "0/index 0"]
     whole = json.loads(site.ask(f"{instance}/", "recursive=true").body)
-    assert whole["machineType"].endswith("/machineTypes/lab")
+    assert whole["machineType"].endswith("/machineTypes/lab-standard-1")
     assert whole["scheduling"]["onHostMaintenance"] == "MIGRATE"
     assert 0 < whole["id"] == int(site.ask(f"{instance}/id").body) < 1 << 63
     head = site.ask(verb="HEAD")
     assert (head.status, head.body, header(head, "Server")) == (200, b"", "Metadata Server for VM")
     moved = site.ask(f"{instance}", "x=1")
     assert header(moved, "Location") == f"http://metadata.google.internal{instance}/?x=1"
+    for host, to in (("169.254.169.254:80", "169.254.169.254:80"), ("é", "metadata.google.internal")):
+        moved = site.ask(instance, headers=(*GOOGLE, ("Host", host)))
+        assert header(moved, "Location") == f"http://{to}{instance}/"
 
 
 @pytest.mark.parametrize(

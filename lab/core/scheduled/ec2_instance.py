@@ -92,6 +92,12 @@ def machine_id(about: InstanceInfo) -> str:
     return f"i-{_digits(about)}"
 
 
+def machine_type(about: InstanceInfo) -> str:
+    """The instance-type: a family and a size, as clients split it."""
+    family, _, size = about.size.partition("_")
+    return f"{family}.{size.replace('_', '-') or 'small'}"
+
+
 def _digits(about: InstanceInfo) -> str:
     return (uuid.UUID(about.vm_id).hex if about.vm_id else "0" * 32)[:17]
 
@@ -111,7 +117,7 @@ def _meta_data(about: InstanceInfo) -> dict[str, Node]:
         "hostname": host,
         "instance-action": "none",
         "instance-id": machine_id(about),
-        "instance-type": about.size,
+        "instance-type": machine_type(about),
         "local-hostname": host,
         "mac": about.mac,
         "network": {"interfaces": {"macs": {about.mac: _card(about)}}} if about.mac else {},
@@ -164,7 +170,7 @@ def _identity(about: InstanceInfo) -> dict[str, str | None]:
         "marketplaceProductCodes": None,
         "imageId": IMAGE,
         "instanceId": machine_id(about),
-        "instanceType": about.size,
+        "instanceType": machine_type(about),
         "kernelId": None,
         "pendingTime": LAUNCHED,
         "privateIp": about.address,

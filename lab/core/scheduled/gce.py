@@ -50,6 +50,7 @@ _HEADERS = (
     ("X-Frame-Options", "SAMEORIGIN"),
 )
 _JSON, _TEXT, _HTML = "application/json", "application/text", "text/html; charset=UTF-8"
+_HOST_NAME = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
 
@@ -116,7 +117,8 @@ def _answered(
     _check_verb(request, place)
     query = _query(request.query)
     if node is not None and gce_instance.is_directory(node) and not (slash or query.whole):
-        host = next((value for name, value in request.headers if name.lower() == "host"), _HOST)
+        given = next((value for name, value in request.headers if name.lower() == "host"), "")
+        host = given if _HOST_NAME.fullmatch(given) else _HOST
         to = f"http://{host}{request.path}/{'?' * bool(request.query)}{request.query}"
         return _answer(301, f"{request.path}/\n".encode(), ("Location", to), kind=_HTML)
     read = _events_in(place, query.whole, machine, now, mine)

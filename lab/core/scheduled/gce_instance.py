@@ -16,7 +16,8 @@ from lab.core.scheduled.instance import InstanceInfo
 Node: TypeAlias = "str | int | list[Node] | dict[str, Node]"
 """A directory is a mapping, or a list of directories; the rest are values."""
 
-NUMBER, PROJECT, ZONE = 480207616137, "freezelab", "europe-west4-a"
+NUMBER, PROJECT = 480207616137, "freezelab"
+REGION, ZONE = "europe-west4", "europe-west4-a"
 IMAGE = "projects/debian-cloud/global/images/debian-12-bookworm-v20260101"
 
 _VERBATIM = ("attributes", "guest-attributes")
@@ -100,9 +101,10 @@ def _instance(about: InstanceInfo) -> dict[str, Node]:
         "id": machine_number(about),
         "image": IMAGE,
         "licenses": [],
-        "machine-type": f"projects/{NUMBER}/machineTypes/{about.size}",
+        "machine-type": f"projects/{NUMBER}/machineTypes/{_machine_type(about)}",
         "name": about.guest,
         "network-interfaces": [_card(about)],
+        "region": f"projects/{NUMBER}/regions/{REGION}",
         "remaining-cpu-time": -1,
         "scheduling": {
             "automatic-restart": "TRUE",
@@ -114,6 +116,11 @@ def _instance(about: InstanceInfo) -> dict[str, Node]:
         "virtual-clock": {"drift-token": "0"},
         "zone": f"projects/{NUMBER}/zones/{ZONE}",
     }
+
+
+def _machine_type(about: InstanceInfo) -> str:
+    """A series, a kind and a size, as clients split it."""
+    return about.size.replace("_", "-") if "_" in about.size else f"{about.size}-standard-1"
 
 
 def _card(about: InstanceInfo) -> Node:

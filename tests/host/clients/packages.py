@@ -61,9 +61,12 @@ def fetch(suite: str, archive: Archive, cache: Path) -> Clients:
     return Clients(suite, root, json.loads((root / "packages.json").read_text("utf-8")))
 
 
-def unpacked(suite: str, names: Sequence[str], archive: Archive, cache: Path) -> Path:
-    """The folder with the files of these packages of a suite. MachineError as with fetch()."""
-    digest = hashlib.sha256(" ".join(names).encode()).hexdigest()[:8]
+def unpacked(
+    suite: str, names: Sequence[str], archive: Archive, cache: Path, *, closure: bool = False
+) -> Path:
+    """The folder with the files of these packages of a suite; closure: and of all that they depend on.
+    MachineError as with fetch()."""
+    digest = hashlib.sha256(" ".join([*names, *["closure"] * closure]).encode()).hexdigest()[:8]
     shelf, final = cache / "clients", cache / "clients" / f"{suite}-{digest}"
     if not final.is_dir():
         shelf.mkdir(parents=True, exist_ok=True)
@@ -72,7 +75,7 @@ def unpacked(suite: str, names: Sequence[str], archive: Archive, cache: Path) ->
             work.mkdir()
             apt = PrivateApt(work, archive, [suite])
             apt.update()
-            packages = apt.packages(names)
+            packages = apt.closure(names) if closure else apt.packages(names)
             unpack(apt.download(packages), made)
             versions = {one.name: one.version for one in packages}
             (made / "packages.json").write_text(json.dumps(versions, indent=1), encoding="utf-8")
