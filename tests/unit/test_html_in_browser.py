@@ -44,7 +44,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("name", SEEN)
-@pytest.mark.parametrize("width", [375, 768, 1280])
+@pytest.mark.parametrize("width", [375, 768, 900, 1280])
 def test_a_page_fits_its_window_and_asks_for_nothing(
     view: PageView, pages: dict[str, Path], name: str, width: int
 ) -> None:
