@@ -112,7 +112,8 @@ def options_there(given: Mapping[str, Any]) -> list[str]:
     """The options of `run` that are for the lab host, as words. UsageError for one that cannot go there."""
     words: list[str] = []
     for name, value in given.items():
-        unset = value is None or value in ("", []) or (value is False and name != "golden")
+        unset = value in (None, "") or (isinstance(value, list | tuple) and not value)
+        unset = unset or (value is False and name != "golden")
         if unset or name in _HERE:
             continue
         option = f"--{name.replace('_', '-')}"
@@ -123,9 +124,8 @@ def options_there(given: Mapping[str, Any]) -> list[str]:
         elif value is True:
             words.append(option)
         else:
-            words += [
-                word for one in (value if isinstance(value, list) else [value]) for word in (option, str(one))
-            ]
+            several = value if isinstance(value, list | tuple) else [value]
+            words += [word for one in several for word in (option, str(one))]
     return words
 
 
@@ -151,7 +151,7 @@ def run_there(
 
     with Signals():
         with view_for((), quiet=quiet) as (view, progress):
-            shell = lab_host_run.prepare(home(), plan, playbook, view, progress)
+            shell = lab_host_run.prepare(home(), plan, view, progress)
         there = lab_host_run.RunInLabHost(shell, plan, playbook, [*options, *(["--quiet"] if quiet else [])])
         status, folder = there.finished(home())
     if folder is not None:

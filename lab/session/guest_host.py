@@ -56,7 +56,7 @@ class GuestHost:
         """The host's entry in the record."""
         facts, versions = host_facts.look(), self.hypervisor.facts()
         inside = of_lab_host()
-        where = f", in the lab host {inside['lab_host']['name']}" if inside else ""
+        where = _in_lab_host(inside["lab_host"]) if inside else ""
         return Host(
             kernel=facts.kernel,
             cpu=facts.cpu,
@@ -73,6 +73,10 @@ class GuestHost:
                 **inside,
             },
         )
+
+
+def _in_lab_host(known: dict[str, Any]) -> str:
+    return f", in the lab host {known['name']} on {str(known['accelerator']).upper()}"
 
 
 def of_lab_host() -> dict[str, Any]:

@@ -38,8 +38,8 @@ NAME = IMAGE = "labhost"
 GUEST_IMAGE = "debian"
 """The image that is sent to every lab host: that of the shipped playbooks."""
 
-_PLACE = "/srv/freezelab"
-CODE, PACKAGES, IMAGES = f"{_PLACE}/code", f"{_PLACE}/packages", "/root/.cache/freezelab/images"
+PLACE = "/srv/freezelab"
+CODE, PACKAGES, IMAGES = f"{PLACE}/code", f"{PLACE}/packages", "/root/.cache/freezelab/images"
 
 LEAST_BYTES = 1536 << 20
 """A lab host with less has no room for a guest of 512 MiB and its golden guest."""
@@ -58,11 +58,11 @@ _CIPHER = ("-c", "aes128-ctr,chacha20-poly1305@openssh.com")
 """Three times as fast as OpenSSH's first choice under TCG. The connection does not leave this machine."""
 
 RUNS = "/root/.local/state/freezelab/runs"
-_READY = f"{_PLACE}/ready"
+_READY = f"{PLACE}/ready"
 _FORMAT = "1"
 """Raise it when furnish() changes what is done."""
 
-_BOOT = f"{_PLACE}/boot_s"
+_BOOT = f"{PLACE}/boot_s"
 _USUAL_BOOT_S = 20.0
 """The longest usual time from the lab host's first instruction until it answers SSH."""
 
@@ -81,10 +81,11 @@ class LabHostOptions:
 
 
 class LabHostShell:
-    """Commands in a lab host, and files to and from it, by OpenSSH. login: the command line that logs in."""
+    """Commands in a lab host, and files to and from it, by OpenSSH. login: the command line that logs in.
+    accelerator: what runs the lab host."""
 
-    def __init__(self, login: Sequence[str]) -> None:
-        self._login, self._slower = list(login), 0.0
+    def __init__(self, login: Sequence[str], accelerator: str = "") -> None:
+        self._login, self._slower, self.accelerator = list(login), 0.0, accelerator
 
     def command(self, command: str, *options: str) -> list[str]:
         """The command line that runs a shell command there. options: of ssh."""
@@ -115,7 +116,7 @@ class LabHostShell:
         """How many times longer than usual its boot took, at least 1; limits are multiplied by it. The first
         command in it measures that, and leaves it in a file."""
         if not self._slower:
-            measure = f"mkdir -p {_PLACE} && cut -d ' ' -f 1 /proc/uptime | tee {_BOOT}"
+            measure = f"mkdir -p {PLACE} && cut -d ' ' -f 1 /proc/uptime | tee {_BOOT}"
             look = f"cat {_BOOT} 2>/dev/null || {{ {measure}; }}"
             found = runner.run(self.command(look), _COMMAND_S, check=False)
             boot_s = float(found.stdout) if found.ok and found.stdout.strip() else 0.0
@@ -125,7 +126,7 @@ class LabHostShell:
 
 def shell_of(guest: KeptGuest) -> LabHostShell:
     """See LabHostShell."""
-    return LabHostShell(access.login(guest, []))
+    return LabHostShell(access.login(guest, []), guest.accelerator)
 
 
 def exists(home: Path) -> bool:

@@ -27,7 +27,6 @@ from lab.session.signals import shield
 _TEST_LIMIT = "timeout=3600"
 """In seconds, of each test."""
 
-_PID = "/run/freezelab-run.pid"
 _FOR_EVER_S, _CLEAN_UP_S = 3600.0, 180.0
 _LOST = 255
 """ssh's exit status when it was not the command that failed."""
@@ -36,16 +35,14 @@ _MOST_BYTES = 64 << 20
 """The largest folder of a playbook that is sent."""
 
 
-def prepare(home: Path, plan: Plan, playbook: Path, view: View, progress: Progress) -> LabHostShell:
-    """Send freezelab, the playbook and its images to the lab host. Refused for what cannot be sent."""
+def prepare(home: Path, plan: Plan, view: View, progress: Progress) -> LabHostShell:
+    """Send freezelab and a plan's images to the lab host. Refused for a plan that cannot be run there."""
     shell = lab_host.shell_of(lab_host.find(home))
     check(plan)
     images = images_for(plan, progress)
     lab_host.send_code(shell)
     for image in images.values():
         lab_host.send_image(shell, image, view.note)
-    if playbook.parent != paths.PLAYBOOKS:
-        _send_folder(shell, playbook.parent)
     return shell
 
 
@@ -60,15 +57,19 @@ def check(plan: Plan) -> None:
         raise Refused("secrets are not sent to a lab host", where=f"playbook {plan.name}")
 
 
-def _send_folder(shell: LabHostShell, folder: Path) -> None:
-    """Send a playbook's folder, with the files beside it, to the same path there."""
-    size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
-    if size > _MOST_BYTES:
-        what = f"the playbook's folder is sent to the lab host, and has {format_size(size >> 20 << 20)}"
-        raise Refused(
-            what, where=str(folder), hint="put the playbook and its files into a folder of their own"
-        )
-    place = runner.quote([str(folder)])
+def _send_folder(shell: LabHostShell, folder: Path, place: str) -> None:
+    """Send a playbook's folder, with the files beside it, to `place`. Refused for one that has much else in
+    it."""
+    hint = "put the playbook and its files into a folder of their own"
+    if folder in (Path("/"), Path.home()):
+        raise Refused("the playbook's folder would be sent to the lab host", where=str(folder), hint=hint)
+    size = 0
+    for path in folder.rglob("*"):
+        size += path.lstat().st_size
+        if size > _MOST_BYTES:
+            most = format_size(_MOST_BYTES)
+            what = f"the playbook's folder is sent to the lab host, and has more than {most}"
+            raise Refused(what, where=str(folder), hint=hint)
     shell.send(["tar", "-C", str(folder), "-cf", "-", "."], f"mkdir -p {place} && tar -C {place} -xf -")
 
 
@@ -93,16 +94,19 @@ def tests(home: Path, arguments: Sequence[str]) -> list[str]:
 
 class RunInLabHost:
     """A run that goes on in the lab host, with its progress on this process's stderr. options: of
-    `freezelab run`."""
+    `freezelab run`. Refused when the playbook cannot be sent."""
 
     def __init__(self, shell: LabHostShell, plan: Plan, playbook: Path, options: Sequence[str]) -> None:
         self._shell, self.run_id = shell, new_run_id(plan.name)
-        which = playbook.stem if playbook.parent == paths.PLAYBOOKS else str(playbook)
-        about = json.dumps(
-            {"name": lab_host.NAME, "machine": host_facts.machine_id(), **asdict(host_facts.look())}
-        )
+        self._pid, which = f"/run/{self.run_id}.pid", playbook.stem
+        if playbook.parent != paths.PLAYBOOKS:
+            place = f"{lab_host.PLACE}/playbooks/{self.run_id}"
+            _send_folder(shell, playbook.parent, place)
+            which = f"{place}/{playbook.name}"
+        below = {"machine": host_facts.machine_id(), **asdict(host_facts.look())}
+        about = json.dumps({"name": lab_host.NAME, "accelerator": shell.accelerator, **below})
         there = ["env", f"{LAB_HOST}={about}", "freezelab", "run", which, "--run-id", self.run_id, *options]
-        command = f"echo $$ >{_PID}; exec {runner.quote(there)}"
+        command = f"echo $$ >{self._pid}; exec {runner.quote(there)}"
         self._ssh = runner.start(shell.command(command), stderr=2, parent_death=signal.SIGTERM)
 
     def finished(self, home: Path) -> tuple[int, Path | None]:
@@ -114,7 +118,7 @@ class RunInLabHost:
                 pass
         except Interrupted:
             with shield():
-                self._shell.run(f"kill -TERM $(cat {_PID})")
+                self._shell.run(f"kill -TERM $(cat {self._pid})")
                 self._ssh.wait(_CLEAN_UP_S)
         with shield():
             self._ssh.stop(0)

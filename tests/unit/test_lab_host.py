@@ -18,7 +18,7 @@ from lab.playbook import load
 from lab.process.pace import MOST, USUAL_S, Pace
 from lab.session import guest_host, lab_host, lab_host_run
 from lab.session.lab_host import LabHostShell
-from lab.session.paths import CLONE
+from lab.session.paths import CLONE, PLAYBOOKS
 from tests.unit.kept_guest import GUEST, keep
 
 LAB_HOST = replace(GUEST, name="labhost", image="labhost-0123456789ab")
@@ -85,6 +85,7 @@ def test_options_of_a_run_go_to_the_lab_host_and_those_of_its_output_do_not() ->
         *("--repeat", "3", "--control", "0", "--cold", "--wait", "--tag", "a", "--tag", "b"),
         *("--accelerator", "kvm"),
     ]
+    assert options_there({"tag": (), "golden": None, "wait": False}) == []
 
 
 def test_a_lab_host_that_has_ended_is_not_used(tmp_path: Path) -> None:
@@ -175,3 +176,19 @@ def test_limits_are_multiples_of_the_measured_boot(first_line_s: float, factor: 
     pace = Pace()
     pace.measured(first_line_s)
     assert pace.factor == pytest.approx(factor)
+
+
+def test_a_folder_with_much_else_in_it_is_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell = _HereShell(tmp_path)
+    plan = load(PLAYBOOKS / "first-freeze.yaml")
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    with (folder / "big").open("wb") as file:
+        file.truncate(65 << 20)
+    with pytest.raises(Refused, match="has more than 64 MiB"):
+        lab_host_run.RunInLabHost(shell, plan, folder / "p.yaml", [])
+    (folder / "big").unlink()
+    monkeypatch.setenv("HOME", str(folder))
+    with pytest.raises(Refused, match="would be sent"):
+        lab_host_run.RunInLabHost(shell, plan, folder / "p.yaml", [])
+    assert shell.sent == []
