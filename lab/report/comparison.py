@@ -191,13 +191,16 @@ def _show_figures(page: Page, comparison: RunComparison, every: bool) -> None:
         shown = tuple(figure for figure in figures if figure.is_factor or figure.change not in quiet)
     page.blank()
     with_cells = any(figure.key.cell or figure.is_factor for figure in shown)
+    levels = [
+        Column[FigureChange]("cycles", _cycles, right=True, rank=1),
+        Column[FigureChange]("before", lambda figure: _level(figure, figure.before), right=True, rank=3),
+        Column[FigureChange]("after", lambda figure: _level(figure, figure.after), right=True, rank=4),
+    ]
     columns = [
         Column[FigureChange](
             "figure", lambda figure: (_name(figure.key.kind, figure.key.subject), "bold"), rank=ALWAYS
         ),
-        Column[FigureChange]("cycles", _cycles, right=True, rank=1),
-        Column[FigureChange]("before", lambda figure: _level(figure, figure.before), right=True, rank=3),
-        Column[FigureChange]("after", lambda figure: _level(figure, figure.after), right=True, rank=4),
+        *(levels if any(figure.before is not None for figure in shown) else []),
         forms(
             Column[FigureChange]("difference", lambda figure: _difference(figure, True), right=True, rank=5),
             Column[FigureChange]("difference", lambda figure: _difference(figure, False), right=True),

@@ -114,8 +114,10 @@ def test_cells_within_noise_are_counted_unless_all_are_asked_for() -> None:
     assert "× 1." in text
     assert "36 with too few cycles · --all lists them" in text
     assert "gone          2 cells" in text
+    assert "after" not in text.partition("all cells")[0]  # no row of all cells together has a level
     listed = shown("cells", every=True)
     assert "--all" not in listed
+    assert "after" in listed.partition("all cells")[0]
     assert listed.count("too few") == 36 + 6  # nor do six cells together show anything of six figures
 
 
