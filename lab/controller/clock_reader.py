@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from lab.core.clock import Stamp
 from lab.core.handlers import HandlerEnd
@@ -19,9 +20,11 @@ from lab.core.history import (
     ResyncReported,
     SamplesTaken,
     WatcherReported,
+    WorkCounted,
 )
 from lab.core.timeline import CpuWait, Reading
 from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.core.work import WorkCounts
 from lab.errors import GuestError, GuestGone
 from lab.ports import Clock, Journal, Probe, Resync, View, Watcher, Writer
 
@@ -45,6 +48,16 @@ LEAST_CPU_WAIT_NS = 5 * NS_PER_MS
 Look = Callable[[str, Reading], None]
 
 
+class WorkCounter(Protocol):
+    """A program in one guest that dirties memory and counts how fast the guest works."""
+
+    def start_cycle(self) -> None:
+        """Forget, and work from now on. GuestError when the guest does not answer."""
+
+    def counts(self) -> WorkCounts | None:
+        """What was counted since start_cycle, and rest. None when it is gone."""
+
+
 @dataclass(frozen=True)
 class CycleGuest:
     """A guest in a cycle, and its ports.
@@ -66,11 +79,12 @@ class CycleGuest:
     before_resume: Callable[[], None] | None = None
     handler_end: Callable[[], HandlerEnd | None] | None = None
     writer: Writer | None = None
+    work: WorkCounter | None = None
 
     @property
     def recorders(self) -> list[Callable[[], None]]:
         """What makes its programs forget what they have recorded before a cycle."""
-        return [one.start_cycle for one in (self.watcher, self.writer) if one is not None]
+        return [one.start_cycle for one in (self.watcher, self.writer, self.work) if one is not None]
 
     def resumed_at_once(self) -> None:
         """Do what goes with a freeze and a resume that are both over."""
@@ -220,5 +234,7 @@ class ClockReader:
             self._journal.append(WatcherReported(name, index, claims, effects))
         if subject.writer is not None:
             self._journal.append(FilesWritten(name, index, subject.writer.writes()))
+        if subject.work is not None and (counts := subject.work.counts()) is not None:
+            self._journal.append(WorkCounted(name, index, counts))
         if subject.handler_end is not None and (end := subject.handler_end()) is not None:
             self._journal.append(HandlerEnded(name, end, subject.cell, index))

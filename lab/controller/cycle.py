@@ -42,6 +42,7 @@ from lab.core.plan import CycleSpec
 from lab.core.rescue import AT_ONCE
 from lab.core.timeline import Reading
 from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.core.work import QUIET_NS
 from lab.errors import GuestGone, Interrupted
 from lab.ports import (
     Clock,
@@ -197,6 +198,8 @@ class Controller:
         self._view.phase("measure", length_ns=spec.before_ns)
         until = self._clock.now().raw_ns + spec.before_ns
         self._reader.read(subjects, observations, index, until, dense_end=True)
+        if spec.dirty is not None and method.freezes:
+            self._clock.sleep_until(self._clock.now().raw_ns + QUIET_NS)
 
         live = {name: subjects[name] for name in self._there(cycle, subjects)}
         if live:

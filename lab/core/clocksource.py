@@ -68,6 +68,18 @@ def stands(clocksource: str, pause: Interval, kernel: str = "") -> bool:
     return last // turn > first // turn or Fraction(last % turn, turn) > _believed(kernel)[0]
 
 
+READ_AGAIN = "kvm-clock"
+"""The clocksource that QEMU reads again when it writes the state of a guest that ran until the migration had
+stopped it, after the rest of its memory was sent (QEMU, hw/i386/kvm/clock.c, kvmclock_pre_save). The TSC and
+QEMU's own timers are read at the stop (target/i386/kvm/kvm.c, kvm_get_tsc; softmmu/cpu-timers.c)."""
+
+
+def lost_in_migration(clocksource: str, pause: Interval) -> Interval | None:
+    """What a guest's clocks lose in the pause of a live migration, where that is less than the pause: they
+    run on while the rest of its memory is sent. None where they stand still throughout."""
+    return Interval(0, max(0, pause.high_ns)) if clocksource == READ_AGAIN else None
+
+
 def why(clocksource: str) -> str:
     """The reason, in words."""
     turn = round(_WRAPS_NS[clocksource], -7)

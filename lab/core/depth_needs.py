@@ -23,6 +23,7 @@ def _needs_python(cell: Cell, spec: GuestSpec) -> str:
     return _first({
         "effects": cell.cycle.effects,
         "load": bool(cell.cycle.load),
+        "dirty_rate": cell.cycle.dirty is not None,
         "fill": bool(spec.fill),
         str(cell.resync): cell.resync.means.needs_python,
     })  # fmt: skip
@@ -34,6 +35,7 @@ def _needs_ssh(cell: Cell, spec: GuestSpec) -> str:
         "announce": cell.cycle.announce is not None,
         "effects": cell.cycle.effects,
         "load": bool(cell.cycle.load),
+        "dirty_rate": cell.cycle.dirty is not None,
         "fill": bool(spec.fill),
         "setup": spec.setup.in_guest,
         "network: lab": spec.lab is not None,

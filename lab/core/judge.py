@@ -129,6 +129,9 @@ def _foreseen(
     facts, lost = obs.facts_before, None
     if facts is not None:
         lost = clocksource.lost(facts.clocksource, pause, facts.kernel)
+        if obs.method.traits.sends_rest_stopped and not obs.called_off:
+            less = clocksource.lost_in_migration(facts.clocksource, pause)
+            stopped, lost = stopped and less is None, less or lost
     watch_ns = spec.watch_ns if spec is not None else None
     migrated = not obs.method.keeps_process and not obs.called_off
     return rules.forecast(setup, pause, stopped, watch_ns, lost, before, cut=obs.cut, migrated=migrated)

@@ -62,6 +62,7 @@ class MethodTraits:
     copies_memory: the guest's RAM is copied out of the process, and back.
     shares_memory: the guest's RAM has to be a file that two QEMU processes can map.
     overlaps: two QEMU processes have to be there through the pause, so no patch can need that there is none.
+    sends_rest_stopped: memory of the guest is sent between its stop and the time when QEMU reads its clocks.
     sleeps: the guest suspends itself (S3), which its machine has to offer. It is silent, and its clocks stand
         still, before its machine does.
     freezes_files: the guest's file systems are frozen, by its agent. With `freezes`, so is the guest.
@@ -82,6 +83,7 @@ class MethodTraits:
     copies_memory: bool = False
     shares_memory: bool = False
     overlaps: bool = False
+    sends_rest_stopped: bool = False
     sleeps: bool = False
     freezes_files: bool = False
     in_cgroup: bool = False
@@ -202,7 +204,16 @@ _TRAITS = {
         keeps_process=False,
         copies_memory=True,
         overlaps=True,
-        own_keys=("max_downtime", "bandwidth", "multifd", "auto_converge", "post_copy"),
+        sends_rest_stopped=True,
+        own_keys=(
+            "max_downtime",
+            "bandwidth",
+            "multifd",
+            "auto_converge",
+            "post_copy",
+            "dirty_rate",
+            "dirty_memory",
+        ),
     ),
     FreezeMethod.GUEST_SLEEP: MethodTraits(
         "the guest's own S3",

@@ -34,6 +34,7 @@ from lab.core.time_fault import TimeFault as TimeFault
 from lab.core.time_fault import TimeFaultKind as TimeFaultKind
 from lab.core.units import NS_PER_S
 from lab.core.watchdog import WatchdogAction as WatchdogAction
+from lab.core.work import DirtySpec as DirtySpec
 from lab.core.workload.spec import WorkloadSpec as WorkloadSpec
 from lab.core.workload.tolerance import ToleranceSpec as ToleranceSpec
 
@@ -238,6 +239,7 @@ class CycleSpec:
     RTC. This uses some of the guest's CPU time. load: share of each vCPU that busy programs in the guest take
     during the cycle, 0 to 1. announce: the event before the freeze; None: none, and there is no metadata
     service. wake: wake guests that sleep when the cycle begins. migration: the settings of a live migration.
+    dirty: what a program in the guest dirties during the cycle, which also counts; None: there is none.
     """
 
     method: FreezeMethod
@@ -253,6 +255,7 @@ class CycleSpec:
     announce: Announcement | None = None
     wake: bool = False
     migration: MigrationSpec = QEMU_DEFAULTS
+    dirty: DirtySpec | None = None
 
     @property
     def longest_pause_ns(self) -> int:

@@ -195,6 +195,28 @@ def compared(result: CycleResult) -> tuple[bool | None, str]:
     return (None, "") if found is None else (found.agrees, found.verdict)
 
 
+def _read_again(result: CycleResult, slack_ns: int, unclear: bool) -> list[PredictionCheck]:
+    """The predictions for a clock that runs on for a part of a live migration's pause; [] for others."""
+    obs, pause = result.observation, result.pause
+    if not obs.method.traits.sends_rest_stopped or obs.facts_before is None or pause is None:
+        return []
+    source = obs.facts_before.clocksource
+    lost = clocksource.lost_in_migration(source, pause.pause)
+    if lost is None or not obs.frozen or obs.called_off:
+        return []
+    regime = replace(_regime(result, Regime.MIXED), predicted=f"{Regime.MIXED}: {source} is read again")
+    if pause.regime is not Regime.MIXED:
+        regime = replace(regime, agrees=None)  # the rest may be nearly all of the pause, or nearly nothing
+    predicted = f"behind by at most {format_interval(pause.pause)}"
+    if result.before is None or result.at_resume is None or unclear:
+        return [regime, PredictionCheck(WALL_CLOCK, predicted, UNDECIDED, None)]
+    moved = result.at_resume - result.before
+    return [
+        regime,
+        PredictionCheck(WALL_CLOCK, predicted, _side(moved), (-moved).widened(slack_ns).meets(lost)),
+    ]
+
+
 def _lost(result: CycleResult) -> Interval | None:
     """What the guest's clocks lose because their counter wraps around during the pause; None: nothing."""
     obs = result.observation
@@ -217,6 +239,8 @@ def prediction_checks(result: CycleResult) -> tuple[PredictionCheck, ...]:
     slack, unclear = _slack_ns(result, early, late), _stepped_before(result, early)
     if lost := _lost(result):
         found += _wrapped(result, lost, slack, unclear)
+    elif again := _read_again(result, slack, unclear):
+        found += again
     else:
         if predicts.regime is not None:
             found.append(_regime(result, predicts.regime))

@@ -16,6 +16,7 @@ from lab.core.method import FreezeMethod
 from lab.core.migration import MigrationReport
 from lab.core.step import Step as Step
 from lab.core.timesync_setup import Setup
+from lab.core.work import WorkCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +265,8 @@ class Observation:
     rescues: the dead-man's actions. stop_inferred: the stop call is not in the history; `stop` is from the
         last record with the guest running to the first with the guest stopped.
     writes: the record of a writer in the guest; None: there was none.
-    migration: what was seen of a live migration; None without one.
+    migration: what was seen of a live migration; None without one. work: what a program counted in the guest
+    that dirtied memory; None: there was none.
     """
 
     guest: str
@@ -305,3 +307,4 @@ class Observation:
     cpu_waits: tuple[CpuWait, ...] = ()
     writes: FileWrites | None = None
     migration: MigrationReport | None = None
+    work: WorkCounts | None = None

@@ -95,6 +95,10 @@ class CycleSection(MigrationKeys):
             )
             todo = f"set method to {alternatives(good)}" if good else "delete it"
             raise Clash(what, todo, "prove_memory")
+        if self.dirty_memory is not None and self.dirty_rate is None:
+            raise Clash(
+                "dirty_memory without dirty_rate", "add dirty_rate: 20 MiB/s, or delete it", "dirty_memory"
+            )
         for key, owners in _OWN_KEYS.items():
             if getattr(self, key) is not None and way not in owners:
                 todo = f"delete it, or set method to {alternatives(owners)}"
@@ -116,4 +120,5 @@ class CycleSection(MigrationKeys):
             load=self.load,
             wake=self.wake,
             migration=self.migration(),
+            dirty=self.dirty(),
         )

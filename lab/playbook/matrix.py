@@ -27,7 +27,7 @@ from lab.playbook.fields import (
     default,
     section,
 )
-from lab.playbook.migration_keys import Bandwidth, Channels, Downtime, PostCopy
+from lab.playbook.migration_keys import Bandwidth, Channels, DirtyRate, Downtime, PostCopy
 from lab.playbook.mistakes import Wrong
 from lab.playbook.patch_section import PatchOrWord
 from lab.playbook.scalars import found
@@ -54,6 +54,7 @@ HOMES: Mapping[str, tuple[str, ...]] = {
     "multifd": ("cycle", "multifd"),
     "auto_converge": ("cycle", "auto_converge"),
     "post_copy": ("cycle", "post_copy"),
+    "dirty_rate": ("cycle", "dirty_rate"),
     "workload": ("workload",),
 }
 """Where each axis puts its values; those of guests into every one of them."""
@@ -112,6 +113,7 @@ class Exclusion(BaseModel):
     multifd: Channels | None = default(None, "With this value of the axis multifd.")
     auto_converge: Flag | None = default(None, "With this value of the axis auto_converge.")
     post_copy: PostCopy | None = default(None, "With this value of the axis post_copy.")
+    dirty_rate: DirtyRate | None = default(None, "With this value of the axis dirty_rate.")
     workload: OneWorkload | None = default(None, "With this value of the axis workload.")
 
     @model_validator(mode="after")
@@ -179,6 +181,9 @@ class Matrix(BaseModel):
     )
     post_copy: Annotated[list[PostCopy], _SOME, _ONCE, _FILLED] | None = default(
         None, "Values of cycle.post_copy."
+    )
+    dirty_rate: Annotated[list[DirtyRate], _SOME, _ONCE, _FILLED] | None = default(
+        None, "Values of cycle.dirty_rate."
     )
     workload: Annotated[list[OneWorkload], _SOME, _ONCE, _FILLED] | None = default(
         None, "Workloads, one for each cell, with the guests that they bring along."

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from pydantic import BaseModel
 
-from lab.core.plan import MigrationSpec
+from lab.core.plan import DirtySpec, MigrationSpec
 from lab.core.units import format_duration, format_size, parse_byte_rate
 from lab.playbook.fields import Flag, default
 from lab.playbook.mistakes import Wrong, quoted
-from lab.playbook.scalars import HOUR, ScalarReader, duration, expect_scalar, whole
+from lab.playbook.scalars import HOUR, ScalarReader, duration, expect_scalar, size, whole
 
 NEVER = -1
 """post_copy: never."""
@@ -51,6 +51,8 @@ def duration_or_never() -> ScalarReader:
 Downtime = Annotated[int, duration(most=HOUR)]
 Bandwidth = Annotated[int, byte_rate(least=_LEAST_BANDWIDTH)]
 Channels = Annotated[int, whole(0, _MOST_CHANNELS, "channels")]
+DirtyRate = Annotated[int, byte_rate(least=0)]
+DirtyMemory = Annotated[int, size(least=1 << 20)]
 PostCopy = Annotated[int, duration_or_never()]
 
 
@@ -77,6 +79,21 @@ class MigrationKeys(BaseModel):
         "Default: never.",
     )
 
+    dirty_rate: DirtyRate | None = default(
+        None,
+        "For live-migrate: how much memory a program in the guests dirties in a second. It also counts how "
+        "fast the guests work: with 0 MiB/s it only counts. Default: there is no such program.",
+    )
+    dirty_memory: DirtyMemory | None = default(
+        None, "For live-migrate: the memory that dirty_rate is about, over and over. Default: 64 MiB."
+    )
+
+    def dirty(self) -> DirtySpec | None:
+        """The program that dirties memory. None without one."""
+        if self.dirty_rate is None:
+            return None
+        return DirtySpec(self.dirty_rate, self.dirty_memory or DirtySpec.memory)
+
     def migration(self) -> MigrationSpec:
         """The settings of a live migration: those that are written, and QEMU's defaults."""
         written = {
@@ -95,9 +112,12 @@ def word(axis: str, value: object) -> str:
         case "max_downtime", int():
             return f"downtime-{_length(value)}"
         case "post_copy", int():
-            return f"post-copy-{_length(value)}"
-        case "bandwidth", int():
-            return f"{format_size(value).replace(' ', '')}ps"
+            return "pre-copy" if value == NEVER else f"post-copy-{_length(value)}"
+        case (("bandwidth" | "dirty_rate"), int()):
+            text = f"{format_size(value).replace(' ', '')}ps"
+            return text if axis == "bandwidth" else f"dirty-{text}"
+        case "dirty_memory", int():
+            return f"in-{format_size(value).replace(' ', '')}"
         case "multifd", int():
             return f"multifd-{value}"
         case "auto_converge", bool():
@@ -107,4 +127,4 @@ def word(axis: str, value: object) -> str:
 
 
 def _length(ns: int) -> str:
-    return "never" if ns == NEVER else format_duration(ns).replace(" ", "")
+    return format_duration(ns).replace(" ", "")

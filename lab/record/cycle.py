@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lab.core import claims, effects
+from lab.core.brown_out import brown_out
 from lab.core.clock import GuestClock, Interval
 from lab.core.clock_disturbance import cpu_wait_share
 from lab.core.findings import outcome_of
@@ -268,4 +269,5 @@ def cycle_of(result: CycleResult, found: Sequence[Finding], expect: Expectations
         cpu_wait_share=cpu_wait_share(obs),
         stall=_stall(result),
         migration=obs.migration,
+        brown_out=brown_out(obs, pause),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from lab.core.brown_out import BrownOut
 from lab.core.clock import Interval
 from lab.core.effects import Backward, Timers
 from lab.core.history import Host as Host
@@ -160,7 +161,8 @@ class CycleRecord:
     else" when the controller did not resume the guest, else "". cpu_wait_share: the part of the time, from
     before the stop to the end of the watch, for which the guest's QEMU waited for a CPU of the host, all its
     threads together; null when that was not looked at. stall: how long its file systems were frozen; null
-    when they were not. migration: what was seen of a live migration; null without one.
+    when they were not. migration: what was seen of a live migration; null without one. brown_out: how
+    much slower the guest worked meanwhile; null when that was not counted.
     """
 
     index: int
@@ -216,6 +218,7 @@ class CycleRecord:
     cpu_wait_share: float | None = None
     stall: StallRecord | None = None
     migration: MigrationReport | None = None
+    brown_out: BrownOut | None = None
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from lab.core.history import (
     StopCalled,
     VersionsCompared,
     WatcherReported,
+    WorkCounted,
 )
 from lab.core.packed import PackedReadings
 from lab.core.plan import Plan
@@ -94,6 +95,8 @@ def _inside(obs: Observation, event: OfGuest) -> Observation:
             return replace(obs, claims=event.claims, effects=event.effects)
         case FilesWritten():
             return replace(obs, writes=event.writes)
+        case WorkCounted():
+            return replace(obs, work=event.counts)
         case ProblemMet():
             return replace(obs, problems=(*obs.problems, (event.text.splitlines() or [""])[0]))
         case CycleEnded():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lab.core.brown_out import BrownOut
 from lab.core.migration import MigrationReport
 from lab.core.quantities import format_length, format_magnitude
 from lab.core.units import NS_PER_MS
@@ -49,6 +50,8 @@ def show_migration_totals(page: Page, run: Run) -> None:
         return
     if len(found) == 1:
         page.labelled(LABEL, _told(found[0][1], found[0][2]))
+        if found[0][1].brown_out is not None:
+            page.labelled("", _slower(found[0][1].brown_out))
         return
     done = [(cycle, report) for _, cycle, report in found if report.status == "completed"]
     text = f"{len(done)} of {len(found)} completed"
@@ -67,8 +70,9 @@ def show_migrations(page: Page, run: Run) -> None:
     for whose, cycle, report in found[:MOST_LINES]:
         page.labelled(label, f"{whose}{_told(cycle, report)}")
         label = ""
-        if text := _course(report):
-            page.labelled(label, text)
+        for text in (_course(report), _slower(cycle.brown_out)):
+            if text:
+                page.labelled(label, text)
     if len(found) > MOST_LINES:
         page.labelled(label, f"and {len(found) - MOST_LINES} more")
 
@@ -85,6 +89,22 @@ def _told(cycle: CycleRecord, report: MigrationReport) -> str:
     if (ratio := times_downtime(cycle)) is not None:
         text += f", the pause is {ratio[0]:.2g} times that ({ratio[1]:.2g} to {ratio[2]:.2g})"
     return text
+
+
+def _slower(found: BrownOut | None) -> str:
+    """ "brown-out: it worked at 71 % of its speed before (64 to 78 %), at worst 40 %, in pre-copy"."""
+    if found is None:
+        return ""
+    phases = []
+    for phase, speed in (("in pre-copy", found.pre_copy), ("in post-copy", found.post_copy)):
+        if speed is not None:
+            phases.append(
+                f"at {speed.value * 100:.0f} % of its speed before ({speed.low * 100:.0f} to "
+                f"{speed.high * 100:.0f} %), at worst {speed.worst * 100:.0f} %, {phase}"
+            )
+    if not phases:
+        return "brown-out: not measured, there is too little to compare"
+    return f"brown-out: the guest worked {'; '.join(phases)}"
 
 
 def _course(report: MigrationReport) -> str:

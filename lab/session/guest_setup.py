@@ -21,6 +21,7 @@ from lab.guest.session_probe import SessionProbe
 from lab.guest.ssh_route import SshRoute
 from lab.guest.timesync.put_back import PutBack
 from lab.guest.watcher import GuestWatcher
+from lab.guest.work_counter import GuestWorkCounter
 from lab.guest.writer import GuestWriter
 from lab.host import chronyd
 from lab.host.chronyd import Chronyd
@@ -132,7 +133,22 @@ class GuestSetup:
             for each in begin:
                 each()
 
-        return CycleGuest(name, probe, resync, watcher, cell.id, before_freeze=before_freeze, writer=writer)
+        return CycleGuest(
+            name,
+            probe,
+            resync,
+            watcher,
+            cell.id,
+            before_freeze=before_freeze,
+            writer=writer,
+            work=self._counter(probe, cell, stack),
+        )
+
+    def _counter(self, probe: SessionProbe, cell: Cell, stack: ExitStack) -> GuestWorkCounter | None:
+        """The program that dirties the guest's memory. None when none is wanted."""
+        if cell.cycle.dirty is None:
+            return None
+        return stack.enter_context(GuestWorkCounter(lambda: probe.ssh, cell.cycle.dirty))
 
     def _writer(
         self, spec: GuestSpec, probe: SessionProbe, cell: Cell, stack: ExitStack

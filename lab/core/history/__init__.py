@@ -3,8 +3,8 @@ events.jsonl. KIND is the word that the line has for it.
 
     run_events     run-start, cell, boot, undo, handler, service, network, network-end, run-end
     cycle_events   cycle, facts, setup, readings, freeze, stop, resume, steps, exchange, migration, proof,
-                   cpu, waited, patch, verified, samples, beats, resync, watched, writes, problem, cycle-end;
-                   and the dead-man's: deadman
+                   cpu, waited, patch, verified, samples, beats, resync, watched, writes, work, problem,
+                   cycle-end; and the dead-man's: deadman
     fleet_events   announced, notice; rollout, wave, gate, rollout-end
     workload_events  workload, workload-cycle, tolerance
     line           an event as its line
@@ -45,6 +45,7 @@ from lab.core.history.cycle_events import StepsTimed as StepsTimed
 from lab.core.history.cycle_events import StopCalled as StopCalled
 from lab.core.history.cycle_events import VersionsCompared as VersionsCompared
 from lab.core.history.cycle_events import WatcherReported as WatcherReported
+from lab.core.history.cycle_events import WorkCounted as WorkCounted
 from lab.core.history.fleet_events import EventHappened as EventHappened
 from lab.core.history.fleet_events import EventsAnnounced as EventsAnnounced
 from lab.core.history.fleet_events import GateAsked as GateAsked
@@ -74,7 +75,8 @@ OfRun = (
 OfCycle = (
     CycleBegan | FactsRead | SetupRead | ReadingsTaken | GuestsFrozen | StopCalled | ResumeCalled | StepsTimed
     | ExchangeEnded | MigrationWatched | MemoryProven | CpuUsed | CpuWaited | PatchApplied | VersionsCompared
-    | SamplesTaken | BeatsArrived | ResyncReported | WatcherReported | FilesWritten | ProblemMet | CycleEnded
+    | SamplesTaken | BeatsArrived | ResyncReported | WatcherReported | FilesWritten | WorkCounted | ProblemMet
+    | CycleEnded
     | DeadManActed
 )  # fmt: skip
 OfFleet = EventsAnnounced | EventHappened | RolloutPlanned | WaveReached | GateAsked | RolloutEnded

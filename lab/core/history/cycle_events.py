@@ -13,6 +13,7 @@ from lab.core.method import FreezeMethod
 from lab.core.migration import MigrationReport
 from lab.core.timeline import Call, CpuWait, Heartbeat, MemoryProof, ProbeFacts, Reading, SamplerReport, Step
 from lab.core.timesync_setup import Setup
+from lab.core.work import WorkCounts
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,15 @@ class ExchangeEnded(OfGuest):
 
     called_off: str
     cut: bool
+
+
+@dataclass(frozen=True)
+class WorkCounted(OfGuest):
+    """What a program in the guest counted that dirtied memory."""
+
+    KIND: ClassVar[str] = "work"
+
+    counts: WorkCounts
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ needs stands in that program: the guest compiles every line at each start. vermi
     golden_probe     guest/identity.py            the same in golden guests, and makes guests of their copies
     clock_setter     guest/timesync/push.py       steps the clock as the host says, reads the RTC
     disk_writer      guest/writer.py              writes and syncs, and thaws file systems
+    work_counter     guest/work_counter.py        dirties memory, and counts how fast the guest works
     vmclock_watch    guest/timesync/vmclock.py    watches vmclock, and has chronyd poll after a disruption
     time_keepers     guest/discipline.py          prints what the kernel and /proc show of who keeps the clock
 

@@ -54,7 +54,7 @@ class LiveMigrate(Exchange):
     _log: MigrationLog | None = None
     _report: MigrationReport | None = None
     _rescue = Migration
-    _moving = False  # the order to switch to post-copy was given
+    _moved: Stamp | None = None  # when the order to switch to post-copy was given
     _stood: Stamp | None = None  # since when it is known that the guest was never stopped
 
     @property
@@ -111,6 +111,8 @@ class LiveMigrate(Exchange):
         stop = self._old.event("STOP", call.called.real_ns)
         if stop is None:
             return call
+        if self._moved is not None and self._moved.real_ns <= stop.real_ns:
+            call = replace(call, called=self._moved)
         call = replace(call, event_real_ns=stop.real_ns)
         last: QemuEvent | None = None
         since = call.called.real_ns
@@ -130,14 +132,14 @@ class LiveMigrate(Exchange):
             return
         self._log.look()
         after_ns = self._settings.post_copy_ns
-        if after_ns is not None and not self._moving and self._log.age_ns >= after_ns:
+        if after_ns is not None and self._moved is None and self._log.age_ns >= after_ns:
             self._move()
 
     def _move(self) -> None:
         """Order the switch to post-copy."""
         if not self._token.take():
             raise HypervisorError("the dead-man has resumed it in the old process", where=self._guest)
-        self._moving = True
+        self._moved = self._context.clock.now()
         self._context.on_step(self._guest, "post-copy")
         try:
             self._old.send("migrate-start-postcopy")
@@ -145,7 +147,7 @@ class LiveMigrate(Exchange):
             raise HypervisorError(str(error), where=self._guest) from error
 
     def _hand_over(self, deadline_raw_ns: int) -> None:
-        if not self._moving:
+        if self._moved is None:
             return super()._hand_over(deadline_raw_ns)
         # No event says that the successor has the devices' state.
         with self._steps.step("state out"):
@@ -183,7 +185,7 @@ class LiveMigrate(Exchange):
         return Call(now, now)
 
     def _go_back(self, why: str) -> Resumed:
-        if self._moving and migration.is_post_copy(self._status()):
+        if self._moved is not None and migration.is_post_copy(self._status()):
             raise HypervisorError(
                 f"the guest is lost: post-copy had begun, from which no process can go back: {why}",
                 where=self._guest,
@@ -204,7 +206,7 @@ class LiveMigrate(Exchange):
         return str(asker(self._old, self._guest)("query-migrate").get("status", "none"))
 
     def _over(self) -> None:
-        if not self._moving:
+        if self._moved is None:
             self._report = self._reported()
         super()._over()
 
@@ -213,7 +215,7 @@ class LiveMigrate(Exchange):
 
     def _await_end(self) -> None:
         """Wait for the rest of the memory, which the guest needs its old process for."""
-        if not self._moving or self._log is None:
+        if self._moved is None or self._log is None:
             return
         context, clock = self._context, self._context.clock
         control = context.open_control(self._new.old, self._old_domain, self._guest)

@@ -1,0 +1,153 @@
+"""live-migrate with real QEMU processes that run their firmware, whose RAM is full of random bytes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.core.migration import MigrationSpec
+from lab.core.plan import FreezeMethod
+from lab.core.units import NS_PER_S
+from lab.errors import Refused
+from lab.hypervisor.adapter import LibvirtHypervisor
+from lab.hypervisor.domain import control_socket_of
+from lab.hypervisor.qmp import QmpSocket, status
+from lab.ports import Freezing, Frozen, Resumed
+from lab.process.clock import HostClock
+from tests.guest.conftest import Cli
+from tests.guest.firmware import SIZE, running
+from tests.guest.without_a_run import opened
+
+CLOCK = HostClock()
+AT_ONCE = Freezing(FreezeMethod.LIVE_MIGRATE, at_once=True)
+CRAWLING = MigrationSpec(bandwidth=1 << 20)
+
+
+@pytest.fixture
+def machine(home: Path, tmp_path: Path) -> Iterator[LibvirtHypervisor]:
+    """One that runs, web-0, with two monitors of the lab's own. No image is needed."""
+    hypervisor = opened(home, CLOCK)
+    running(hypervisor, home, tmp_path)
+    yield hypervisor
+    hypervisor.destroy("web-0")
+    assert not hypervisor.list_lab_domains()
+
+
+def migrate(machine: LibvirtHypervisor, settings: MigrationSpec, budget_s: int = 30) -> tuple[Frozen, int]:
+    """Migrate it at once. What came of it, and how many domains are left."""
+    freezing = replace(AT_ONCE, migration=settings)
+    machine.prepare("web-0", freezing)
+    frozen = machine.freeze("web-0", freezing, CLOCK.now().raw_ns + budget_s * NS_PER_S)
+    machine.finish("web-0")
+    assert machine.state("web-0") == "running"
+    return frozen, len(machine.list_lab_domains())
+
+
+def test_it_moves(machine: LibvirtHypervisor) -> None:
+    settings = MigrationSpec(auto_converge=True)
+    before = machine.spec("web-0")
+    frozen, left = migrate(machine, settings)
+    after = machine.spec("web-0")
+    assert (frozen.back, frozen.why, left) == (None, "", 1)
+    assert isinstance(frozen.resumed, Resumed) and not frozen.resumed.why
+    assert before is not None and after is not None and after.uuid != before.uuid
+    assert frozen.migration is not None and (report := frozen.migration()) is not None
+    assert (report.status, report.settings) == ("completed", settings)
+    assert report.transferred > SIZE // 2
+    stop, resume = frozen.call, frozen.resumed.call
+    assert stop.event_real_ns is not None and resume.event_real_ns is not None
+    assert stop.called.real_ns <= stop.event_real_ns < resume.event_real_ns
+    # The stop is bounded from QEMU's last look at the memory, not from the order.
+    assert stop.called.raw_ns > report.began_raw_ns
+
+
+def test_what_does_not_converge_stays(machine: LibvirtHypervisor) -> None:
+    before = machine.spec("web-0")
+    frozen, left = migrate(machine, CRAWLING, budget_s=2)
+    assert left == 1
+    assert machine.spec("web-0") == before
+    assert frozen.back is not None and "did not converge" in frozen.why
+    assert frozen.call.called == frozen.back.returned  # an instant: it was never stopped
+    # The same process can be migrated afterwards.
+    again, _left = migrate(machine, MigrationSpec(multifd=2))
+    assert again.resumed is not None and not again.why
+
+
+def test_post_copy_moves_it_before_its_memory(machine: LibvirtHypervisor) -> None:
+    try:
+        frozen, left = migrate(machine, MigrationSpec(bandwidth=8 << 20, post_copy_ns=NS_PER_S))
+    except Refused as error:
+        pytest.skip(str(error))
+    assert left == 1
+    assert frozen.resumed is not None and not frozen.resumed.why
+    assert frozen.migration is not None and (report := frozen.migration()) is not None
+    assert report.status == "completed"
+    assert any(sample.status == "postcopy-active" for sample in report.samples)
+
+
+CONTROLLER = """
+import os, signal, sys, threading
+from pathlib import Path
+from typing import Any
+from lab.core.migration import MigrationSpec
+from lab.core.plan import FreezeMethod
+from lab.core.units import NS_PER_S
+from lab.ports import Freezing
+from lab.process.clock import HostClock
+from tests.guest.firmware import running
+from tests.guest.conftest import Cli
+from tests.guest.firmware import SIZE, running
+from tests.guest.without_a_run import opened
+
+home, at, after_s = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+clock = HostClock()
+machine = opened(home, clock)
+running(machine, home, home)
+
+
+def step(guest, name):
+    if name == at:
+        threading.Timer(after_s, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
+        if not after_s:
+            threading.Event().wait(5)
+
+
+machine.on_step(step)
+settings = MigrationSpec(bandwidth=8 << 20, post_copy_ns=NS_PER_S)
+freezing = Freezing(FreezeMethod.LIVE_MIGRATE, at_once=True, migration=settings)
+machine.prepare("web-0", freezing)
+now = clock.now().raw_ns
+with machine.guard(["web-0"], freezing, now + 30 * NS_PER_S, now + 40 * NS_PER_S, 0):
+    machine.freeze("web-0", freezing, now + 20 * NS_PER_S)
+    threading.Event().wait(5)
+"""
+
+
+def states(cli: Cli) -> dict[int, str]:
+    """What each of its QEMU processes is doing, by its own answer."""
+    found = {}
+    for process in cli.qemu():
+        socket = control_socket_of(process.cmdline())
+        assert socket is not None
+        with QmpSocket(socket) as monitor:
+            found[process.pid] = status(monitor)
+    return found
+
+
+@pytest.mark.parametrize(("step", "after_s"), [("pre-copy", 0.5), ("post-copy", 0.3)])
+def test_one_runs_on_when_the_controller_is_killed(
+    cli: Cli, eventually: Callable[..., Any], step: str, after_s: float
+) -> None:
+    words = [sys.executable, "-c", CONTROLLER, str(cli.home), step, str(after_s)]
+    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    eventually(lambda: list(states(cli).values()) == ["running"], 30)
+    assert cli("recover", "--keep").returncode == 0
+    assert list(states(cli).values()) == ["running"]
