@@ -158,6 +158,9 @@ announcements, announced: what was announced, and what came true of it
 cloud: in whose words the metadata service answers: azure, gce (Compute Engine) or ec2
 maintenance-event: the key that tells guests on Compute Engine of maintenance: NONE, or what comes in 60 s
 session token: what EC2's instance metadata gives for a time and wants with each request (IMDSv2)
+incident: a playbook of something that goes wrong with an announcement, such as a short notice
+play: a playbook's announcements without its guests, for clients on this machine: freezelab events play
+client: a program that asks the metadata service, in a guest or in its place; of a workload: what judges it
 notice: how long before the freeze it was announced; of a wave: until it was acknowledged
 NotBefore: the time before which an event that nobody acknowledges does not start
 published: when the event was first in the document that guests ask for
