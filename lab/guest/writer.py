@@ -14,14 +14,16 @@ STOP_S = 10.0
 
 
 class GuestWriter:
-    """ports.Writer over SSH. A context manager. ssh: see GuestWatcher."""
+    """ports.Writer over SSH. A context manager. ssh: see GuestWatcher. sysrq: while it is armed, the guest's
+    kernel takes Alt-SysRq-J, whatever its kernel.sysrq is."""
 
-    def __init__(self, guest: str, ssh: Callable[[], SSH]) -> None:
+    def __init__(self, guest: str, ssh: Callable[[], SSH], *, sysrq: bool) -> None:
         self.guest = guest
+        self._arguments = ("sysrq",) if sysrq else ()
         self._program = BackgroundProgram(ssh, "disk_writer", "the writer")
 
     def __enter__(self) -> GuestWriter:
-        self._program.start()
+        self._program.start(*self._arguments)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -33,7 +35,7 @@ class GuestWriter:
 
     def start_cycle(self) -> None:
         if self._program.ask("cycle", "C", ANSWER_S) is None:  # gone, with a guest that was rebooted
-            self._program.start()
+            self._program.start(*self._arguments)
             self._program.ask("cycle", "C", ANSWER_S)
 
     def arm(self, after_ns: int) -> None:

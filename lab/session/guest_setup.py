@@ -156,7 +156,7 @@ class GuestSetup:
         """The writer of a guest whose file systems are to be frozen. None without Python in it."""
         if probe.depth is not Depth.PYTHON or not cell.cycle.method.traits.freezes_files:
             return None
-        writer = stack.enter_context(GuestWriter(spec.name, lambda: probe.ssh))
+        writer = stack.enter_context(GuestWriter(spec.name, lambda: probe.ssh, sysrq=not spec.is_own))
         self._hypervisor.thaws[spec.name] = writer.thaw
         stack.callback(self._hypervisor.thaws.pop, spec.name, None)
         return writer

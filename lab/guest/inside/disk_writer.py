@@ -5,8 +5,9 @@ can thaw them, and does so by itself at the end of a time limit: the last of tho
 guest's agent and the host do not.
 
     cycle     forget, and write from now on
-    arm NS    thaw by yourself after this many nanoseconds of MONOTONIC
-    writes    what was recorded; write no more, and thaw nothing by yourself
+    arm NS    thaw by yourself after this many nanoseconds of MONOTONIC, and allow the host to have the kernel
+              thaw by a key (SysRq J), if that was wished at the start
+    writes    what was recorded; write no more, thaw nothing by yourself, and allow what was allowed
     thaw      thaw now
 """
 
@@ -14,12 +15,14 @@ import fcntl
 import os
 import select
 import socket
+import sys
 import threading
 import time
 from array import array
 
 from lab.guest.inside.background import enter_background, leave_parent
 from lab.guest.inside.clocks import MONO, MS, RAW, S, gettime
+from lab.guest.inside.files import text_of
 from lab.guest.inside.host_streams import line_of
 from lab.guest.inside.unix_socket import listen, receive_request
 
@@ -31,6 +34,8 @@ MOST_LATE = 200
 LATE_NS = 10 * MS  # a write that takes as long, and three times the median, is reported singly
 
 FITHAW = 0xC0045878  # linux/fs.h
+SYSRQ = "/proc/sys/kernel/sysrq"
+SYSRQ_SIGNAL = 64  # of that bit mask: it allows J as well (drivers/tty/sysrq.c, sysrq_thaw_op)
 SCRATCH = ("/var/tmp", "/root", "/")  # noqa: S108 - a file without a name
 
 
@@ -125,8 +130,34 @@ class WritingThread(threading.Thread):
         }
 
 
+class SysrqKey:
+    """Allows the kernel's key J for a while."""
+
+    def __init__(self, wished: bool) -> None:
+        self.wished, self.before = wished, ""
+
+    def allow(self) -> None:
+        before = text_of(SYSRQ) if self.wished and not self.before else ""
+        if before.isdigit() and before != "1" and not int(before) & SYSRQ_SIGNAL:
+            self.put(str(int(before) | SYSRQ_SIGNAL))
+            self.before = before
+
+    def restore(self) -> None:
+        if self.before:
+            self.put(self.before)
+            self.before = ""
+
+    def put(self, text: str) -> None:
+        try:
+            with open(SYSRQ, "w") as file:
+                file.write(text)
+        except OSError:
+            pass
+
+
 class WriterServer:
     def __init__(self) -> None:
+        self.sysrq = SysrqKey(sys.argv[1:] == ["sysrq"])
         self.mounts = DiskMounts()
         self.file = scratch(self.mounts)
         self.writer = None  # type: WritingThread | None
@@ -161,6 +192,7 @@ class WriterServer:
             left = self.until - gettime(MONO) if self.until else STAY_NS
             if self.until and left <= 0:
                 self.until, self.thawed = 0, self.thawed + self.mounts.thaw()
+                self.sysrq.restore()
                 continue
             ready = select.select([listener], [], [], min(left, 60 * S) / 1e9)[0]
             if ready and not self.serve(listener):
@@ -179,15 +211,18 @@ class WriterServer:
             answer = line_of("C", {"writes": self.file >= 0, "mounts": len(self.mounts.files)})
         elif word == b"arm":
             self.until = gettime(MONO) + int(rest)
+            self.sysrq.allow()
             answer = line_of("A", {})
         elif word == b"thaw":
             self.thawed += self.mounts.thaw()
             answer = line_of("T", {"thawed": self.thawed})
         elif word == b"writes":
             self.until = 0
+            self.sysrq.restore()
             answer = line_of("W", self.report())
         elif word == b"stop":
             self.mounts.thaw()
+            self.sysrq.restore()
             self.end()
             answer, going = line_of("X", {}), False
         try:

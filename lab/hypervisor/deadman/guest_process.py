@@ -23,13 +23,15 @@ now = HostClock().now
 class Rescued:
     """The result of a rescue. act: "resumed", "running" (the guest ran already), "ended" (its process is
     gone, and nothing is left to resume), or "failed". called, returned: stamps around the call that resumed
-    it. event_real_ns: QEMU's own stamp of the resume. text: what was done, or the error."""
+    it. event_real_ns: QEMU's own stamp of the resume. text: what was done, or the error. final: a failure
+    after which nothing is left to try."""
 
     act: str
     text: str = ""
     called: Stamp | None = None
     returned: Stamp | None = None
     event_real_ns: int | None = None
+    final: bool = False
 
 
 @dataclass(frozen=True)

@@ -249,7 +249,10 @@ class Relaunch(ResumePlan):
 
 
 class Opened:
-    """A rescue that is ready: its processes are held by pidfds, and their monitors are connected."""
+    """A rescue that is ready: its processes are held by pidfds, and their monitors are connected.
+    kernel_told: see deadman.thaw."""
+
+    kernel_told = False
 
     def __init__(self, rescue: ResumePlan, processes: list[Process], token: Token | None = None) -> None:
         self.plan, self.processes = rescue, processes

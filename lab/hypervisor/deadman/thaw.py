@@ -39,11 +39,15 @@ class ThawFiles(ResumePlan):
         try:
             count = self._thaw()
         except (MonitorError, OSError, ValueError) as error:
+            why = f"its agent does not thaw ({error})"
+            if opened.kernel_told:
+                return Rescued(
+                    "failed", f"{why}; its writer thaws after the budget, if it has one", final=True
+                )
             keys = [{"type": "qcode", "data": key} for key in _KEYS]
             opened.process.monitor.execute("send-key", keys=keys)
-            return Rescued(
-                "failed", f"its agent does not thaw ({error}); its kernel was told to by Alt-SysRq-J"
-            )
+            opened.kernel_told = True
+            return Rescued("failed", f"{why}; its kernel was told to by Alt-SysRq-J")
         if not count:
             return rescued
         return Rescued("resumed", "its file systems were thawed", called, now())

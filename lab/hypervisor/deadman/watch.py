@@ -200,7 +200,10 @@ class Watch:
         guarded.again = time.monotonic() + _AGAIN_S
         plan, process = guarded.opened.plan, guarded.opened.process
         guarded.anew = rescued.act == "resumed" and plan.needs_libvirt and not process.alive
-        before, guarded.failure = guarded.failure, rescued.text if rescued.act == "failed" else ""
+        before, guarded.failure = (
+            guarded.failure,
+            rescued.text if rescued.act == "failed" and not rescued.final else "",
+        )
         if rescued.act == "running" or (guarded.failure and guarded.failure == before):
             return
         if self._connected:
