@@ -174,8 +174,8 @@ def announce(
         typer.Option(
             "--answer",
             metavar="ANSWER",
-            help="The next request's answer: 404, 410, 429, 500, hang, empty, plain, no-events, truncated, "
-            "'late 5s', 'document FILE', or 200 for the truth; repeatable.",
+            help="The next request's answer: 404, 410, 429, 500, 503, hang, empty, plain, no-events, "
+            "truncated, 'late 5s', 'document FILE', or 200 for the truth; repeatable.",
         ),
     ] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Restart the incarnation at 1.")] = False,

@@ -152,7 +152,7 @@ class ServiceSection(BaseModel):
     answers: Annotated[list[Answer], BeforeValidator(_not_too_many)] = Field(
         default=[],
         description="List of the answers to each guest's requests, one after another, from the "
-        "announcement on: an error (404, 410, 429, 500), hang (no answer at all), "
+        "announcement on: an error (404, 410, 429, 500, 503), hang (no answer at all), "
         "empty (200 with an empty body), plain (text/plain), no-events (without the "
         "member Events), truncated (half of the document), late 5s (real time), "
         "document FILE (recorded; its path is relative to the playbook's folder), or "

@@ -51,7 +51,7 @@ DOING = {
     "watch": "watching the clocks",
     "metadata service": "starting it inside the guests",
     "handler": "starting the handler in the guest",
-    "announce": "waiting for approval, or for NotBefore",
+    "announce": "waiting until the event starts",
     "gates": "checking the guests",
     "pause between domains": "waiting for the fleet to settle",
     "remove guests": "removing the guests",

@@ -47,7 +47,9 @@ def render_plan(
     copied = any(cell.cycle.method.traits.copies_memory for cell in plan.parts)
     booting = "building images, booting and copying memory" if copied else "building images and booting"
     waiting = waiting_ns(plan)
-    most = f", up to {format_length(waiting)} longer without an approval" if waiting else ""
+    approvals = any(c.cycle.announce and c.cycle.announce.cloud.traits.approvals for c in plan.parts)
+    for_what = "without an approval" if approvals else "for the notice"
+    most = f", up to {format_length(waiting)} longer {for_what}" if waiting else ""
     for why in overruns(plan):
         page.labelled("note", clean(why), label_style="yellow", width=4)
     for obstacle in obstacles:

@@ -66,7 +66,7 @@ class Log:
         group = one.group if " " in one.group else f"set {one.group}"
         texts = {
             Kind.ENABLED: f"first request of {one.guest} enables events for {group}",
-            Kind.DISABLED: f"no recent request: events are disabled for {group}",
+            Kind.DISABLED: f"events are disabled for {group} until it asks again",
             Kind.SEEN: f"by {one.guest}",
             Kind.SEEN_STARTED: f"by {one.guest}, as Started",
             Kind.SEEN_GONE: f"by {one.guest} that it is gone",

@@ -61,7 +61,8 @@ announce:
     - {type: preempt}
   service:
     first_answer: 2min
-    answers: [404, 410, 429, 500, hang, empty, plain, no-events, truncated, 200, late 5s, document d.json]
+    answers: [404, 410, 429, 500, 503, hang, empty, plain, no-events, truncated, 200, late 5s,
+              document d.json]
     restart_incarnation: true
     rate_limit: true
 rollout:

@@ -254,7 +254,7 @@ def test_forms(site: Site) -> None:
 @pytest.mark.parametrize(
     ("fault", "status", "body"),
     [
-        (Fault.BROKEN, 500, None),
+        (Fault.UNAVAILABLE, 503, None),
         (Fault.EMPTY, 200, b""),
         (Recorded("x", "NONE of $NAME"), 200, b"NONE of web-0"),
     ],

@@ -107,11 +107,15 @@ def _answered(
         return _answer(200, b"computeMetadata/\n", kind=_TEXT)
     place = steps[len(_ROOT) :]
     mine = tuple(event for event in machine.shown(now, guest)[1] if guest in event.notice.resources)
+    live = _live(machine, now, mine)
+    waiting = request.waiting
+    if waiting is not None and waiting.live == live and not _is_over(waiting, now):
+        return Answer(0, (), again=request)  # without a look at all that never changes
     node: Node | None = None
     if about is not None and steps[: len(_ROOT)] == _ROOT[: len(steps)]:
         node = {"v1": {}}
         if len(steps) >= len(_ROOT):
-            node = gce_instance.find(gce_instance.tree(about, _live(machine, now, mine)), place)
+            node = gce_instance.find(gce_instance.tree(about, live), place)
     if node is None and (about is None or place != _UPCOMING):
         raise _GceRefusal(404, "The requested URL was not found on this server.")
     _check_verb(request, place)
@@ -124,20 +128,25 @@ def _answered(
     read = _events_in(place, query.whole, machine, now, mine)
     fault: Fault | Recorded | None = None
     late_ns = 0
-    if request.waiting is None and read is not None:
+    if waiting is None and read is not None:
         fault, late_ns = machine.admit(now, guest)
-    elif request.waiting is None and machine.is_over_rate(now, guest):
+    elif waiting is None and machine.is_over_rate(now, guest):
         raise _GceRefusal(HTTPStatus.TOO_MANY_REQUESTS, "")
     truth = _render(node, place, query)
     if fault is None and query.waits:
         tag = _tag(node)
-        waiting = request.waiting or PendingRequest(now, tag if query.last_etag is None else query.last_etag)
-        waited_ns = now.raw_ns - waiting.since.raw_ns
-        if waiting.tag == tag and not 0 < query.timeout_ns <= waited_ns:
-            return Answer(0, (), again=replace(request, waiting=waiting))
+        if waiting is None:
+            until = now.raw_ns + query.timeout_ns if query.timeout_ns else None
+            waiting = PendingRequest(tag if query.last_etag is None else query.last_etag, until, live)
+        if waiting.tag == tag and not _is_over(waiting, now):
+            return Answer(0, (), again=replace(request, waiting=replace(waiting, live=live)))
     if read is not None and is_correct(fault):
         machine.saw(now, guest, read)
     return replace(spoiled(truth, fault, guest, error), after_ns=late_ns)
+
+
+def _is_over(waiting: PendingRequest, now: Stamp) -> bool:
+    return waiting.until_raw_ns is not None and now.raw_ns >= waiting.until_raw_ns
 
 
 def _check_headers(request: Request, enforced: bool) -> None:

@@ -222,6 +222,7 @@ class Fault(StrEnum):
     GONE = "410"
     TOO_MANY = "429"
     BROKEN = "500"
+    UNAVAILABLE = "503"
     HANG = "hang"  # it is accepted and never answered
     EMPTY = "empty"  # 200, and nothing in it
     PLAIN = "plain"  # the document as text/plain

@@ -37,10 +37,12 @@ _NOT_FOUND = "Not found. The requested element does not exist"
 
 @dataclass(frozen=True)
 class PendingRequest:
-    """A request that waits for a change. since: when it came. tag: of what its client has."""
+    """A request that waits for a change. tag: of what its client has. until_raw_ns: when it is answered all
+    the same; None: never. live: all that could change, when it was last looked at."""
 
-    since: Stamp
     tag: str
+    until_raw_ns: int | None
+    live: object
 
 
 @dataclass(frozen=True)
@@ -257,8 +259,9 @@ _FAULTS = {
     Fault.GONE: "Gone. Retry after some time for a max of 70 seconds",
     Fault.TOO_MANY: "Too many requests. API rate limits have been exceeded",
     Fault.BROKEN: "Service error. Retry after some time",
+    Fault.UNAVAILABLE: "Service unavailable. Retry after some time",
 }
-"""Texts of error codes in the documentation of Azure's Instance Metadata Service."""
+"""Texts of error codes in the documentation of Azure's Instance Metadata Service; 503's is like them."""
 
 
 def _start_requests(body: bytes) -> list[str]:
