@@ -16,8 +16,9 @@ import json
 import logging
 import subprocess
 import time
+from urllib.parse import urlsplit
 
-HOST = "169.254.169.254"
+URL = "http://169.254.169.254"
 PAUSE_S = 1  # after an error
 
 log = logging.getLogger("notices")
@@ -27,9 +28,9 @@ class NoAnswer(Exception):
     """The service did not answer, or not with what was asked for."""
 
 
-def ask(verb, path, headers, timeout_s):
+def ask(host, verb, path, headers, timeout_s):
     """The status, the headers and the body of an answer. No proxy: the service is never behind one."""
-    connection = http.client.HTTPConnection(HOST, timeout=timeout_s)
+    connection = http.client.HTTPConnection(host, timeout=timeout_s)
     try:
         connection.request(verb, path, headers=headers)
         answer = connection.getresponse()
@@ -46,13 +47,14 @@ class ComputeEngine:
     PATH = "/computeMetadata/v1/instance/maintenance-event"
     WAIT_S = 300
 
-    def __init__(self):
-        self.etag = "0"
+    def __init__(self, host):
+        self.host, self.etag = host, "0"
 
     def notice(self):
         """What is announced; "" for nothing."""
-        query = f"?wait_for_change=true&timeout_sec={self.WAIT_S}&last_etag={self.etag}"
-        status, headers, body = ask("GET", self.PATH + query, {"Metadata-Flavor": "Google"}, self.WAIT_S + 60)
+        path = f"{self.PATH}?wait_for_change=true&timeout_sec={self.WAIT_S}&last_etag={self.etag}"
+        flavor = {"Metadata-Flavor": "Google"}
+        status, headers, body = ask(self.host, "GET", path, flavor, self.WAIT_S + 60)
         if status != 200:
             raise NoAnswer(f"HTTP {status}")  # 503 while the service itself is maintained
         self.etag = headers["ETag"] or "0"
@@ -65,8 +67,8 @@ class Ec2:
     TOKEN, PATHS = "/latest/api/token", ("events/maintenance/scheduled", "spot/instance-action")
     TTL_S, EVERY_S = 21600, 1
 
-    def __init__(self):
-        self.token, self.next = "", 0.0
+    def __init__(self, host):
+        self.host, self.token, self.next = host, "", 0.0
 
     def notice(self):
         """What is announced; "" for nothing."""
@@ -81,11 +83,11 @@ class Ec2:
         """The value; "" when there is none."""
         for _ in range(2):
             headers = {"X-aws-ec2-metadata-token": self.token}
-            status, _, body = ask("GET", "/latest/meta-data/" + path, headers, 10)
+            status, _, body = ask(self.host, "GET", "/latest/meta-data/" + path, headers, 10)
             if status != 401:
                 break
             headers = {"X-aws-ec2-metadata-token-ttl-seconds": str(self.TTL_S)}
-            status, _, self.token = ask("PUT", self.TOKEN, headers, 10)
+            status, _, self.token = ask(self.host, "PUT", self.TOKEN, headers, 10)
             if status != 200:
                 raise NoAnswer(f"HTTP {status} to the request for a token")
         if status not in (200, 404):
@@ -101,9 +103,10 @@ def main():
     parser.add_argument("--cloud", choices=sorted(CLOUDS), default="gce", help="the cloud; default gce")
     parser.add_argument("--drain", default="true", help="the command before maintenance")
     parser.add_argument("--undrain", default="true", help="the command afterwards")
+    parser.add_argument("--url", default=URL, help="the address of the service; default %(default)s")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s.%(msecs)03d %(message)s", datefmt="%H:%M:%S")
-    service, drained, last = CLOUDS[options.cloud](), False, None
+    service, drained, last = CLOUDS[options.cloud](urlsplit(options.url).netloc), False, None
     while True:
         try:
             notice = service.notice()
