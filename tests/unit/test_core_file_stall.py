@@ -113,3 +113,14 @@ def test_what_is_found() -> None:
     inside = judged(FileWrites(1, 1, 0, 1, thawed=1))
     assert inside.outcome is Outcome.FAILED
     assert "agent did not thaw" in inside.why
+
+
+def test_a_snapshot_that_was_called_off_is_told_as_such_and_not_as_a_stall() -> None:
+    obs = cycle(FreezeMethod.SNAPSHOT, 0, 0)
+    why = "no snapshot: its agent froze no file system (guest-fsfreeze-freeze returned 0)"
+    obs = replace(obs, called_off=why, patch_ok=False, patch_why=f"not applied: {why}", frozen=False)
+    result = measure(obs, ResyncMechanism.NONE, EXPECT, None, CycleSpec(FreezeMethod.SNAPSHOT, HoldPatch(0)))
+    found = {f.metric: f for f in findings(result, EXPECT)}
+    assert found["freeze"].outcome is found["patch"].outcome is Outcome.FAILED
+    assert why in found["freeze"].why
+    assert "file systems" not in found

@@ -1,0 +1,81 @@
+"""Snapshots of a real QEMU's disk by the embedded driver, written back, and on a file system that is full."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.driver.kernels import filling_its_disk
+from tests.driver.programs import ROOT, source_of
+from tests.mounts import need_namespaces
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system"),
+    pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="qemu is not installed"),
+]
+
+BODY = """
+    from lab.errors import HypervisorError
+    from lab.hypervisor import overlays
+    from lab.hypervisor.domain import Accelerator, Disk
+    from tests.driver.conftest import spec_of
+    emulator = lab.emulator(Accelerator.TCG)
+    spec = dataclasses.replace(
+        spec_of("web-0", home), emulator=emulator.path, machine=emulator.machine,
+        kernel=None, disk=Disk(home / "disk.qcow2"), ssh_port=0,
+    )
+    lab.define_and_start(spec)
+    domain, small = lab._context.domain("web-0")[0], home / "small"
+    before = domain.XMLDesc(0)
+
+    def shown(what):
+        same = domain.XMLDesc(0) == before
+        print(what, lab.state("web-0"), "same" if same else "another", len(overlays.left(domain, "web-0")))
+
+    try:
+        for _ in range(2):
+            overlays.take(domain, "web-0", None, None)
+            shown("taken")
+            print([str(overlays.flatten(domain, "web-0")) == str([str(home / one)]) for one in (
+                f"freezelab-{spec.uuid}-vda.qcow2",)])
+            shown("flat")
+        for folder, memory in ((small, None), (None, small / "memory")):
+            try:
+                overlays.take(domain, "web-0", folder, memory)
+            except HypervisorError as error:
+                print(error.what.split(":")[0])
+            shown("full")
+        print(sorted(path.name for path in small.iterdir()))
+    finally:
+        lab.destroy("web-0")
+"""
+
+
+def test_an_overlay_goes_back_into_its_own_disk_and_none_is_left_on_a_full_one(home: Path) -> None:
+    need_namespaces()
+    base = home / "first.raw"
+    base.write_bytes(filling_its_disk())
+    digest = hashlib.sha256(base.read_bytes()).hexdigest()
+    disk = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base), "-F", "raw"]
+    subprocess.run([*disk, str(home / "disk.qcow2"), "64M"], check=True)
+    small = home / "small"
+    small.mkdir()
+    script = (
+        f"mount -t tmpfs -o size=64k small {small} && "
+        f"head -c 60k /dev/zero >{small}/filled && exec {sys.executable} -"
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script],
+        input=source_of(home, BODY), cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    turn = ["taken running another 1", "[True]", "flat running same 0"]
+    full = ["libvirt cannot take the snapshot", "full running same 0"]
+    assert done.stdout.splitlines() == [*turn, *turn, *full, *full, "['filled']"]
+    assert hashlib.sha256(base.read_bytes()).hexdigest() == digest  # further down, and shared
