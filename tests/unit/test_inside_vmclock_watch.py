@@ -65,6 +65,26 @@ def test_a_move_of_the_marker_runs_the_command_once(device: Path, command: list[
     assert not watching.is_alive()
 
 
+def test_a_step_is_one_beyond_what_its_readings_leave_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0]
+
+    def reading(by_ns: int, late_ns: int) -> None:
+        """The next readings: REALTIME is `by_ns` ahead of RAW, and the reader is late between them."""
+        stamps = iter([now[0], now[0] + by_ns, now[0] + late_ns, now[0] + late_ns, now[0] + late_ns])
+        monkeypatch.setattr(vmclock_watch, "gettime", lambda _clock: next(stamps))
+
+    reading(0, 0)
+    seen = vmclock_watch.Disruption.__new__(vmclock_watch.Disruption)
+    seen.last, seen.told, seen.bounds = 0, {}, vmclock_watch.real_less_raw()
+    reading(64_000_000, 64_700_000)  # a busy host, no step
+    seen.look()
+    assert "stepped_ns" not in seen.told
+    now[0] = 2_000_000_000
+    reading(3_000_000_000, 1_000)
+    seen.look()
+    assert abs(seen.told["step_ns"] - 3_000_000_000) < 1_000_000
+
+
 def test_another_page_is_refused(device: Path) -> None:
     device.write_bytes(page(4, magic=1).ljust(mmap.PAGESIZE, b"\0"))
     with pytest.raises(ValueError, match="none of vmclock"):

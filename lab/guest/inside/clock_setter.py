@@ -6,6 +6,7 @@ CLOCK_REALTIME:
     r N     R N received before        the clock on receipt, and before the answer
     s N T   S N received before        the clock is set to T where it showed less on receipt
     p N BY  P N before                 the clock is stepped by BY
+    c N     C N                        the clock is set to where it is, which wakes who watches for that
     t N     T N seconds before after   the RTC's second that just began, and the clock around its beginning
     z N     Z N                        the kernel's corrections are forgotten: frequency, tick, slew, status
     q N     Q N                        end

@@ -71,12 +71,19 @@ def run(command: "list[str]") -> int:
     return os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
 
 
+def real_less_raw() -> "tuple[int, int]":
+    """The bounds of REALTIME less RAW: whatever passed between the readings lies in them."""
+    before = gettime(RAW)
+    real = gettime(REAL)
+    return real - gettime(RAW), real - before
+
+
 class Disruption:
     """A move of the marker. last: when the old one was last read, the beginning of all times here."""
 
     def __init__(self, old: int, new: int, last: int) -> None:
         self.last = last
-        self.offset = gettime(REAL) - gettime(RAW)
+        self.bounds = real_less_raw()
         self.told = {"old": old, "new": new, "noticed_ns": gettime(RAW) - last}
 
     def repair(self, command: "list[str]") -> None:
@@ -89,10 +96,12 @@ class Disruption:
         return "stepped_ns" not in self.told and gettime(RAW) - self.last < STEP_WAIT_NS
 
     def look(self) -> None:
+        low, high = real_less_raw()
         now = gettime(RAW)
-        by = gettime(REAL) - now - self.offset
-        if abs(by) > STEP_NS + (now - self.last) // 2000:  # a slew of 500 ppm is none
-            self.told["stepped_ns"], self.told["step_ns"] = gettime(RAW) - self.last, by
+        slewed = STEP_NS + (now - self.last) // 2000  # a slew of 500 ppm is no step
+        if low - self.bounds[1] > slewed or high - self.bounds[0] < -slewed:
+            self.told["stepped_ns"] = now - self.last
+            self.told["step_ns"] = (low + high - self.bounds[0] - self.bounds[1]) // 2
 
 
 def watch(page: MarkerPage, command: "list[str]", listener: socket.socket) -> None:

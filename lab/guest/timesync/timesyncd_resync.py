@@ -21,7 +21,7 @@ from lab.guest.timesync.line_client import PATIENCE_S, Line
 
 
 class ClockTouch(Acting):
-    """Steps the guest's clock by nothing after each resume, over a connection of its own."""
+    """Sets the guest's clock to where it is after each resume, over a connection of its own."""
 
     def __init__(self, access: GuestAccess) -> None:
         super().__init__(REGAIN_S + PATIENCE_S)
@@ -41,12 +41,12 @@ class ClockTouch(Acting):
             return "the clock was not touched: its program is not there"
         begun, deadline = clock.now(), time.monotonic() + REGAIN_S
         try:
-            _, done = push.answer(line, push.request(line, "p", "0"))
+            _, done = push.answer(line, push.request(line, "c"))
         except GuestGone:
             raise
         except GuestError:
             line.again(deadline)
-            _, done = push.answer(line, push.request(line, "p", "0"))
+            _, done = push.answer(line, push.request(line, "c"))
         return f"the clock was touched {(done.raw_ns - begun.raw_ns) / NS_PER_MS:.0f} ms after the resume"
 
     def close(self) -> None:
