@@ -1,16 +1,22 @@
 """From a playbook's `announce` section to a notice: the event's type, its notice, its duration, its
-description, and the rules of the service that publishes it."""
+description, and the rules of the service that publishes it.
+
+It imports the plan only where it is needed, so that the metadata service alone starts without it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from lab.core.patch import Impact, Patch
-from lab.core.plan import Announcement, CycleSpec
 from lab.core.scheduled.cloud import Cloud
 from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.model import UNKNOWN_S, EventSource, EventType, Notice, Rules, State
 from lab.core.units import NS_PER_S
+
+if TYPE_CHECKING:
+    from lab.core.patch import Patch
+    from lab.core.plan import Announcement, CycleSpec
 
 RATE_LIMIT = 5
 """The most requests a second from one guest that the real service answers."""
@@ -39,6 +45,8 @@ def event_type(spec: Announcement, patch: Patch) -> EventType:
     """The event's type: as announced, else derived from what the patch requires of the guests."""
     if spec.type is not None:
         return spec.type
+    from lab.core.patch import Impact
+
     return EventType.REBOOT if patch.impact is Impact.REBOOT else EventType.FREEZE
 
 
@@ -80,6 +88,8 @@ def notices_beside(
     group: str, resources: Sequence[str], spec: Announcement, cycle: CycleSpec
 ) -> list[Notice]:
     """The notices of the further events (`others`) of the same group."""
+    from lab.core.plan import Announcement
+
     return [
         notice_of(
             group,

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lab.core.announcement import notice_of, notices_beside, together
-from lab.core.plan import Announcement, CycleSpec
 from lab.core.scheduled.machine import Machine
 from lab.core.scheduled.model import Event, Happening, State
 
 if TYPE_CHECKING:
+    from lab.core.plan import Announcement, CycleSpec
     from lab.ports import Clock
 
 OPERATOR = "the operator"

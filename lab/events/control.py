@@ -21,9 +21,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lab.core.plan import Announcement, ServiceFaults
 from lab.core.scheduled.model import EventSource, EventType, OnPurpose, Recorded, on_purpose
 from lab.core.scheduled.requests import Answer, Request
 from lab.errors import FreezelabError, MachineError, UsageError
@@ -31,6 +30,9 @@ from lab.events.client import NAME
 from lab.events.event_operator import EventOperator
 from lab.events.openapi import ANNOUNCE, SCHEMA, VERBS, mismatch, openapi
 from lab.events.protocol import HttpListener
+
+if TYPE_CHECKING:
+    from lab.core.plan import Announcement
 
 
 @contextmanager
@@ -140,6 +142,8 @@ def _error(what: str, where: str = "", hint: str = "") -> Answer:
 
 
 def _announcement(asked: dict[str, Any], desk: EventOperator) -> Announcement:
+    from lab.core.plan import Announcement, ServiceFaults
+
     return Announcement(
         type=EventType(asked.get("type", EventType.FREEZE)),
         notice_ns=asked.get("notice_ns"),

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from lab.core.clock import Stamp
-from lab.core.plan import Announcement, CycleSpec, FreezeMethod, HoldPatch
 from lab.core.scheduled.model import Happening, Kind, State
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import UsageError
@@ -21,6 +20,7 @@ from lab.events.client import IDS
 from lab.events.service import MetadataService
 
 if TYPE_CHECKING:
+    from lab.core.plan import Announcement
     from lab.ports import Clock
 
 USUAL_S = 5
@@ -99,6 +99,8 @@ class EventOperator:
             raise UsageError(
                 "name the guests, or use --all", hint=f"guests of this service: {', '.join(known)}"
             )
+        from lab.core.plan import CycleSpec, FreezeMethod, HoldPatch
+
         # No guest is frozen, so the event is shown for exactly this long.
         lasts = HoldPatch(USUAL_S * NS_PER_S if over_after_ns is None else over_after_ns)
         cycle = CycleSpec(FreezeMethod.NONE, lasts, budget_ns=lasts.duration_ns)
