@@ -87,9 +87,10 @@ class VerdictKey:
 
 @dataclass(frozen=True)
 class RunFigures:
-    """What is compared of a run. setting: what may differ on one machine, by name. figures: a value for each
-    cycle. verdicts: the outcomes of each check, one for each cycle. cells: the outcome of each cell that the
-    plan has; without a matrix that of the run, as ""."""
+    """What is compared of a run. id: of a run of the state folder its folder's name, by which commands find
+    it. setting: what may differ on one machine, by name. figures: a value for each cycle. verdicts: the
+    outcomes of each check, one for each cycle. cells: the outcome of each cell that the plan has; without a
+    matrix that of the run, as ""."""
 
     id: str
     playbook: str
