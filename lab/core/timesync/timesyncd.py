@@ -14,7 +14,8 @@ which overshoots.
 
 When somebody else sets the clock, by however little, it polls at once and returns to the minimum interval
 (manager_clock_watch: a timer of TFD_TIMER_CANCEL_ON_SET). So a touch of the clock at the resume tells it to
-poll.
+poll. It has to move the clock, if only by a microsecond: Linux wakes such a timer when REALTIME less
+MONOTONIC has changed (fs/timerfd.c, timerfd_clock_was_set), so a step of nothing is not noticed.
 
 Status keys, all optional: `PollIntervalUSec` as `timedatectl show-timesync` writes it ("34min 8s"), or in
 microseconds; `since_poll_s` seconds since the last answer.

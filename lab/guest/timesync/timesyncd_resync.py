@@ -1,7 +1,8 @@
 """systemd-timesyncd, told to poll at the resume: the host has the guest's clock touched.
 
 timesyncd has no command for it. But it polls at once when somebody else sets the clock
-(core/timesync/timesyncd.py), so the clock is set to where it is, by a program that waits in the guest.
+(core/timesync/timesyncd.py), so a program that waits in the guest sets it to where it is, or some
+microseconds behind.
 """
 
 from __future__ import annotations
