@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from lab.core.clock import Stamp
 from lab.core.units import NS_PER_MS, NS_PER_S
@@ -24,6 +24,8 @@ _CHANNEL = "add a virtio channel org.qemu.guest_agent.0 to its XML, and qemu-gue
 _ALLOW = "let qemu-ga in the guest allow it (block-rpcs and allow-rpcs in qemu-ga.conf)"
 
 _POLL_NS = 20 * NS_PER_MS
+
+Answer = TypeVar("Answer")
 
 
 def command(
@@ -154,16 +156,19 @@ def _time_limit(domain: Any, seconds: int) -> Iterator[None]:
 
 
 def wait_ready(domain: Any, where: str, clock: Clock, deadline_raw_ns: int, *, plain: bool = False) -> None:
-    """Wait until the agent answers. HypervisorError, with the last error, at CLOCK_MONOTONIC_RAW
-    `deadline_raw_ns`, and at once when that is Refused or AgentError. plain: see ping()."""
+    """Wait until the agent answers a ping; errors as answered() has them. plain: see ping()."""
+    answered(lambda: ping(domain, where, clock, plain=plain), clock, deadline_raw_ns)
+
+
+def answered(ask: Callable[[], Answer], clock: Clock, deadline_raw_ns: int) -> Answer:
+    """What `ask` returns, called again until the agent answers. HypervisorError, with the last error, at
+    CLOCK_MONOTONIC_RAW `deadline_raw_ns`, and at once when that is Refused or AgentError."""
     while True:
         try:
-            ping(domain, where, clock, plain=plain)
+            return ask()
         except HypervisorError as error:
             now = clock.now().raw_ns
             in_vain = isinstance(error, AgentError | Refused)
             if in_vain or now >= deadline_raw_ns or "no such guest" in error.what:
                 raise
             clock.sleep_until(min(now + _POLL_NS, deadline_raw_ns))
-        else:
-            return

@@ -7,6 +7,7 @@ import json
 import shlex
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -54,8 +55,8 @@ while True:
 """
 
 CLIENT = """
-import json, socket, sys, threading, time
-host, seconds = sys.argv[1], float(sys.argv[2])
+import json, os, socket, sys, threading, time
+host, stop = sys.argv[1:]
 connection = socket.create_connection((host, 7), 10)
 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 connection.settimeout(60)
@@ -63,8 +64,7 @@ print("connected", flush=True)
 sent, longest = 0, 0.0
 def send():
     global sent
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while not os.path.exists(stop):
         connection.sendall(b"%08d" % sent)
         sent += 1
         time.sleep(0.02)
@@ -141,21 +141,24 @@ def shared_pair(home: Path) -> Iterator[Pair]:
 
 
 @contextmanager
-def clients(pair: Pair, seconds: float) -> Iterator[list[dict[str, Any]]]:
+def clients(pair: Pair) -> Iterator[list[dict[str, Any]]]:
     """A client of the second guest on the host, and one on the first, each with a connection: how they fared,
-    at the end."""
+    at the end. They go on until the context is left: a busy host may begin a freeze late."""
     first, second = tuple(pair.names)
-    inside = f"python3 -c {shlex.quote(CLIENT)} {second} {seconds} </dev/null"
+    inside = f"python3 -c {shlex.quote(CLIENT)} {second} /root/stop </dev/null"
     ends: list[dict[str, Any]] = []
     with ExitStack() as stack:
-        command = [sys.executable, "-c", CLIENT, pair.network.address(second), str(seconds)]
+        stop = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "stop"
+        command = [sys.executable, "-c", CLIENT, pair.network.address(second), str(stop)]
         outer = subprocess.Popen(pair.network.command(command), stdout=subprocess.PIPE, text=True)
         stack.callback(outer.wait)
         stack.callback(outer.kill)
-        pair.ssh(first).check(f"nohup {inside} >/root/client 2>&1 &")
+        pair.ssh(first).check(f"rm -f /root/stop; nohup {inside} >/root/client 2>&1 &")
         pair.ssh(first).check("until grep -q connected /root/client; do sleep 0.1; done")
         assert outer.stdout is not None and outer.stdout.readline() == "connected\n"
         yield ends
+        stop.touch()
+        pair.ssh(first).check("touch /root/stop")
         ends.append(json.loads(outer.communicate(timeout=90)[0]))
         pair.ssh(first).check("until grep -q right /root/client; do sleep 0.2; done", 90)
         ends.append(json.loads(pair.ssh(first).check("grep right /root/client")))
@@ -175,7 +178,7 @@ def test_guests_and_the_host_know_each_other_by_name(pair: Pair) -> None:
 def frozen_under_clients(pair: Pair, method: FreezeMethod) -> None:
     second = pair.names[1]
     before = pair.ssh(second).check("ip -brief address show eth1").split()[2]
-    with clients(pair, HOLD_S + 12) as ends:
+    with clients(pair) as ends:
         pair.freeze(second, method)
     assert [end["right"] for end in ends] == [True, True], ends
     for end in ends:
@@ -227,7 +230,7 @@ def test_a_cold_guest_with_a_slow_link_and_nothing_left(home: Path) -> None:
         command = pair.network.command([sys.executable, "-c", textwrap.dedent(ask)])
         took = [float(subprocess.check_output(command, text=True)) for _ in range(2)]
         assert min(took) >= 0.2
-        with clients(pair, HOLD_S + 12) as ends:
+        with clients(pair) as ends:
             pair.freeze("f", FreezeMethod.SUSPEND)
         assert [end["right"] for end in ends] == [True, True], ends
         assert pair.network.counts()["f"].overflowed > 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from functools import partial
 
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import GuestError, HypervisorError, Refused
@@ -64,8 +65,8 @@ class GuestSleep(OneByOne):
             agent.wait_ready(domain, self._guest, self._context.clock, deadline, plain=True)
             return
         try:
-            agent.wait_ready(domain, self._guest, self._context.clock, deadline)
-            info = agent.command(domain, self._guest, "guest-info")
+            ask = partial(agent.command, domain, self._guest, "guest-info")
+            info = agent.answered(ask, self._context.clock, deadline)
         except HypervisorError as error:
             raise Refused(error.what, where=self._guest, hint=error.hint) from error
         offered = {each["name"] for each in info["supported_commands"] if each["enabled"]}
