@@ -271,6 +271,14 @@ def test_a_watchdog_only_where_it_is_asked_for() -> None:
     assert (watchdog.get("model"), watchdog.get("action")) == ("i6300esb", "reset")
 
 
+def test_further_devices_are_also_in_a_successor() -> None:
+    spec = dataclasses.replace(SPEC, devices=("vmclock",))
+    for made in (spec, spec.successor(Path("/opt/qemu"))):
+        words = [element.get("value") for element in parsed(made).iter() if element.tag.endswith("}arg")]
+        assert words[words.index("vmclock") - 1] == "-device"
+    assert "vmclock" not in [element.get("value") for element in parsed(SPEC).iter()]
+
+
 def test_sleep_only_where_it_is_asked_for() -> None:
     assert parsed(SPEC).find("pm/suspend-to-mem[@enabled='no']") is not None
     sleeping = dataclasses.replace(SPEC, guest_sleep=True)

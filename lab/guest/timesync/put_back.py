@@ -19,7 +19,7 @@ FOLDER = "/var/lib/freezelab-own"
 SERVICES = (*UNITS, "ntp.service", "ntpd.service")
 """The units of time services, by their names in different distributions."""
 
-MODULES = ("ptp_kvm", "ptp_vmclock")
+MODULES = ("ptp_kvm", "ptp_vmclock", "virtio_rtc")
 
 _COPIED = " ".join((*CONFIGS, *(f"{config}{ASIDE}" for config in CONFIGS), *FILES))
 SET_ASIDE = (
