@@ -16,6 +16,7 @@ from lab.core.history import (
     OfGuest,
 )
 from lab.core.mechanism import ResyncMechanism
+from lab.core.migration import QEMU_DEFAULTS, MigrationReport
 from lab.core.patch import Impact
 from lab.core.plan import CycleSpec, FreezeMethod, HoldPatch
 from lab.core.timeline import Call, CpuWait, Heartbeat, ProbeFacts, Reading, SamplerReport
@@ -34,6 +35,8 @@ SPEC = CycleSpec(
 )
 
 
+MIGRATION = MigrationReport(0, 0, "completed", 0, 0, 0, 2, QEMU_DEFAULTS)
+
 E = TypeVar("E", bound=HistoryEvent)
 
 
@@ -51,6 +54,7 @@ class World:
         self.guarded: list[str] = []
         self.by_guard: dict[str, Resumed] = {}
         self.called_off: dict[str, str] = {}
+        self.at_once: set[str] = set()  # guests that are resumed in their freeze
         self.down: set[str] = set()
         self.gone: dict[str, GuestGone] = {}
         self.finished: list[str] = []
@@ -113,6 +117,10 @@ class World:
         if guest in self.called_off:
             self.frozen.discard(guest)
             return Frozen(call, (), Call(self.now(), self.now()), self.called_off[guest])
+        if guest in self.at_once:
+            self.frozen.discard(guest)
+            done = Resumed(Call(self.now(), self.now()))
+            return Frozen(call, resumed=done, migration=lambda: MIGRATION)
         return Frozen(call)
 
     def resume(self, guest: str, freezing: Freezing) -> Resumed:

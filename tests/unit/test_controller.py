@@ -312,6 +312,22 @@ def test_a_freeze_that_was_called_off_leaves_the_host_unpatched() -> None:
     assert "the successor died" in patched[0].why
 
 
+def test_guests_that_are_resumed_in_their_freeze_go_one_after_another() -> None:
+    world = World()
+    world.at_once = {"a", "b"}
+    cycle(world)
+    order = ["freeze a", "resync a", "freeze b", "resync b", "patch", "phase watch"]
+    places = [world.log.index(line) for line in order]
+    assert places == sorted(places)
+    assert not {"resume a", "resume b"} & set(world.log)
+    for guest in "ab":
+        kinds = world.kinds(guest)
+        assert kinds.count("stop") == kinds.count("resume") == kinds.count("migration") == 1
+        assert kinds.index("migration") > kinds.index("samples")  # only then it is over
+    patched = [event for event in world.events if isinstance(event, PatchApplied)]
+    assert [event.ok for event in patched] == [True, True]  # nothing was called off
+
+
 def test_what_is_left_is_ended_whatever_happens() -> None:
     world = World()
     world.fail["patch"] = RuntimeError("bug")

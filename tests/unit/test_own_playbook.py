@@ -101,6 +101,7 @@ def test_mistakes(text: str, expected: str) -> None:
     ("cycle", "why"),
     [
         ("{method: in-place, patch: {hold: 3s}}", "its RAM is not shared"),
+        ("{method: live-migrate, patch: {hold: 3s}}", "it would be in another libvirt daemon"),
         ("{patch: {replace-hypervisor: same}}", "its RAM is not shared"),
         ("{method: save-restore, patch: {replace-hypervisor: same}}", "its emulator is what its XML says"),
         ("{patch: {command: [a], deadline: 3s, impact: reboot}}", "it would have to be shut down"),
