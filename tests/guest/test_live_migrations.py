@@ -80,6 +80,13 @@ def test_what_does_not_converge_stays(machine: LibvirtHypervisor) -> None:
     assert again.resumed is not None and not again.why
 
 
+def test_post_copy_with_multifd_needs_a_newer_qemu(machine: LibvirtHypervisor) -> None:
+    with pytest.raises(Refused, match="has it without multifd only"):
+        migrate(machine, MigrationSpec(multifd=2, post_copy_ns=NS_PER_S))
+    assert machine.state("web-0") == "running"
+    assert len(machine.list_lab_domains()) == 1
+
+
 def test_post_copy_moves_it_before_its_memory(machine: LibvirtHypervisor) -> None:
     try:
         frozen, left = migrate(machine, MigrationSpec(bandwidth=8 << 20, post_copy_ns=NS_PER_S))
@@ -149,5 +156,6 @@ def test_one_runs_on_when_the_controller_is_killed(
     done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == -signal.SIGKILL, done.stderr
     eventually(lambda: list(states(cli).values()) == ["running"], 30)
-    assert cli("recover", "--keep").returncode == 0
+    # The dead-man may still have the monitor, which serves one at a time.
+    eventually(lambda: cli("recover", "--keep").returncode == 0, 60)
     assert list(states(cli).values()) == ["running"]

@@ -44,6 +44,9 @@ _EVENT = "MIGRATION_PASS"
 enough, just before it stops the guest, and once more with the guest stopped (migration/ram.c,
 migration_bitmap_sync)."""
 
+_BOTH = 11
+"""The first major version of QEMU with which multifd and post-copy were seen to work together."""
+
 _REPORT_S = 2.0
 _LOOK_NS = 10 * NS_PER_MS
 
@@ -68,13 +71,16 @@ class LiveMigrate(Exchange):
 
     def _offer(self, ask: migration.Ask) -> None:
         settings = self._settings
+        if settings.multifd and settings.post_copy_ns is not None:
+            version = ask("query-version")["qemu"]
+            if version["major"] < _BOTH:
+                raise self._refused(f"QEMU {version['major']}.{version['minor']} has it without multifd only")
         try:
             switch_on(ask, settings)
         except HypervisorError as error:
             if settings.post_copy_ns is None:
                 raise
-            hint = "userfaultfd(2) is for root, or for all with: sysctl vm.unprivileged_userfaultfd=1"
-            raise Refused(f"post-copy is not possible: {error.what}", where=self._guest, hint=hint) from error
+            raise self._refused(error.what) from error
         parameters = {
             "downtime-limit": settings.max_downtime_ns // NS_PER_MS,
             "max-bandwidth": settings.bandwidth,
@@ -82,6 +88,12 @@ class LiveMigrate(Exchange):
         if settings.multifd:
             parameters["multifd-channels"] = settings.multifd
         ask("migrate-set-parameters", **parameters)
+
+    def _refused(self, why: str) -> Refused:
+        hint = "userfaultfd(2) is for root, or for all with: sysctl vm.unprivileged_userfaultfd=1"
+        if self._settings.multifd:
+            hint = "leave out multifd or post_copy"
+        return Refused(f"post-copy is not possible: {why}", where=self._guest, hint=hint)
 
     # -- the freeze ----------------------------------------------------------------------------------
 
