@@ -122,7 +122,9 @@ class Migration(HandOver):
 
     def rescue(self, opened: Opened) -> Rescued:
         old, new = opened.processes
-        if opened.token.take() or (found := migration_status(old.monitor)) == "completed":
+        if opened.token.take() or not old.alive:
+            return super().rescue(opened)
+        if (found := migration_status(old.monitor)) == "completed":
             return super().rescue(opened)
         if not is_post_copy(found):
             with contextlib.suppress(HypervisorError):
