@@ -58,6 +58,10 @@ _CIPHER = ("-c", "aes128-ctr,chacha20-poly1305@openssh.com")
 """Three times as fast as OpenSSH's first choice under TCG. The connection does not leave this machine."""
 
 RUNS = "/root/.local/state/freezelab/runs"
+PID_FILE = "/run/freezelab-{run}.pid"
+_RUNNING = """for file in /run/freezelab-*.pid; do
+    [ ! -e "$file" ] || ! kill -0 "$(cat "$file")" 2>/dev/null || echo "$file"
+done"""
 _READY = f"{PLACE}/ready"
 _FORMAT = "1"
 """Raise it when furnish() changes what is done."""
@@ -170,11 +174,12 @@ def up(home: Path, options: LabHostOptions, views: Views) -> KeptGuest:
         what = f"a lab host needs {format_size(LEAST_BYTES)} for guests of its own"
         raise UsageError(what, where="--memory")
     with views([]) as (view, progress):
+        request = request_for(options.accelerator, view.note)
         packages = packed_packages(view.note)
         image = ImageStore(RECIPES, default_cache()).build(GUEST_IMAGE, progress)
     furnishing = furnishing_of(packages, [image])
     wanted = UpOptions(
-        *(NAME, options.memory, options.vcpus, IMAGE, "none", options.accelerator, options.boot_s),
+        *(NAME, options.memory, options.vcpus, IMAGE, "none", request, options.boot_s),
         nested=True,
         furnishing=furnishing if options.golden else None,
     )
@@ -191,6 +196,24 @@ def up(home: Path, options: LabHostOptions, views: Views) -> KeptGuest:
                 pass
         raise
     return guest
+
+
+def request_for(
+    request: AcceleratorRequest, note: Callable[[str], object], modules: Path = Path("/sys/module")
+) -> AcceleratorRequest:
+    """The request for a lab host's accelerator: TCG instead of AUTO when this machine's KVM does not nest.
+    Refused when KVM is requested then. modules: with the parameters of the kernel's modules."""
+    files = [modules / name / "parameters/nested" for name in ("kvm_amd", "kvm_intel")]
+    values = [file.read_text(encoding="ascii").strip() for file in files if file.exists()]
+    if not values or {"1", "Y"} & {*values} or request is AcceleratorRequest.TCG:
+        return request
+    what = "this machine's KVM does not nest"
+    if request is AcceleratorRequest.KVM:
+        raise Refused(
+            what, where="lab host", hint="load kvm_amd or kvm_intel with nested=1; or use --accelerator tcg"
+        )
+    note(f"lab host: {what}, so its CPU is emulated")
+    return AcceleratorRequest.TCG
 
 
 def furnishing_of(packages: Path, images: Sequence[Image]) -> Furnishing:
@@ -235,11 +258,14 @@ def no_kvm(flags: str) -> str:
 
 
 def send_code(shell: LabHostShell) -> None:
-    """Send freezelab as it is here, unless it is there."""
+    """Send freezelab as it is here, unless it is there. Refused while a run there needs what is there."""
     data = _code()
     digest = hashlib.sha256(data).hexdigest()
     if shell.run(f"cat {CODE}.digest 2>/dev/null || true").strip() == digest:
         return
+    if shell.run(_RUNNING).strip():
+        what = "a run goes on in it, and freezelab has changed here since that began"
+        raise Refused(what, where=f"lab host {NAME}", hint="wait for its end")
     with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()

@@ -98,7 +98,7 @@ class RunInLabHost:
 
     def __init__(self, shell: LabHostShell, plan: Plan, playbook: Path, options: Sequence[str]) -> None:
         self._shell, self.run_id = shell, new_run_id(plan.name)
-        self._pid, which = f"/run/{self.run_id}.pid", playbook.stem
+        self._pid, which = lab_host.PID_FILE.format(run=self.run_id), playbook.stem
         if playbook.parent != paths.PLAYBOOKS:
             place = f"{lab_host.PLACE}/playbooks/{self.run_id}"
             _send_folder(shell, playbook.parent, place)

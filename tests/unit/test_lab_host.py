@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +16,7 @@ from typer.testing import CliRunner
 from lab.cli.lab_hosts import options_there
 from lab.cli.main import app
 from lab.errors import Refused
+from lab.hypervisor.accelerators import AcceleratorRequest
 from lab.playbook import load
 from lab.process.pace import MOST, USUAL_S, Pace
 from lab.session import guest_host, lab_host, lab_host_run
@@ -35,11 +38,9 @@ class _HereShell(LabHostShell):
     def command(self, command: str, *options: str) -> list[str]:
         del options
         self.sent.append(command)
-        return [
-            "sh",
-            "-c",
-            command.replace("/srv/", f"{self.root}/srv/").replace("/root/", f"{self.root}/root/"),
-        ]
+        for folder in ("srv", "root", "run"):
+            command = re.sub(rf"(?<![\w.])/{folder}/", f"{self.root}/{folder}/", command)
+        return ["sh", "-c", command]
 
 
 def test_without_a_lab_host_the_commands_say_how_to_start_one(
@@ -120,6 +121,16 @@ def test_freezelab_is_sent_once_and_runs_there(tmp_path: Path) -> None:
     before = len(shell.sent)
     lab_host.send_code(shell)
     assert len(shell.sent) == before + 1  # it only looked
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/freezelab-1.pid").write_text(str(os.getpid()))  # one that goes on
+    (tmp_path / "run/freezelab-2.pid").write_text("")  # one that was cut off
+    lab_host.send_code(shell)
+    (tmp_path / "srv/freezelab/code.digest").write_text("another")
+    with pytest.raises(Refused, match="a run goes on in it"):
+        lab_host.send_code(shell)
+    (tmp_path / "run/freezelab-1.pid").unlink()
+    lab_host.send_code(shell)
+    assert (tmp_path / "srv/freezelab/code.digest").read_text() != "another"
 
 
 def test_an_image_is_sent_with_its_holes_and_once(tmp_path: Path) -> None:
@@ -192,3 +203,21 @@ def test_a_folder_with_much_else_in_it_is_not_sent(tmp_path: Path, monkeypatch: 
     with pytest.raises(Refused, match="would be sent"):
         lab_host_run.RunInLabHost(shell, plan, folder / "p.yaml", [])
     assert shell.sent == []
+
+
+@pytest.mark.parametrize(("value", "nests"), [("1", True), ("Y", True), ("0", False), ("N", False)])
+def test_a_kvm_that_does_not_nest_is_not_used(tmp_path: Path, value: str, nests: bool) -> None:
+    notes = list[str]()
+    auto, kvm, tcg = AcceleratorRequest.AUTO, AcceleratorRequest.KVM, AcceleratorRequest.TCG
+    assert lab_host.request_for(auto, notes.append, tmp_path) is auto  # KVM is no module, or not there
+    file = tmp_path / "kvm_amd/parameters/nested"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"{value}\n")
+    assert lab_host.request_for(auto, notes.append, tmp_path) is (auto if nests else tcg)
+    assert lab_host.request_for(tcg, notes.append, tmp_path) is tcg
+    assert len(notes) == (0 if nests else 1)
+    if nests:
+        assert lab_host.request_for(kvm, notes.append, tmp_path) is kvm
+    else:
+        with pytest.raises(Refused, match="does not nest"):
+            lab_host.request_for(kvm, notes.append, tmp_path)
