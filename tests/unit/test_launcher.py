@@ -201,3 +201,16 @@ def test_guests_that_run_keep_everything(clone: Clone, tmp_path: Path) -> None:
 def test_uninstall_takes_no_other_words(clone: Clone) -> None:
     done = clone.start("uninstall", "--please")
     assert (done.returncode, done.stderr) == (2, "freezelab: usage: freezelab uninstall [--yes]\n")
+
+
+def test_tests_in_the_lab_host_are_a_command_of_freezelab(clone: Clone) -> None:
+    python = clone.venv / "bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
+    python.chmod(0o755)
+    files = [str(clone.root / name) for name in ("freezelab", "lab/process/packages.txt", "pyproject.toml")]
+    files += [str(clone.root / name) for name in ("requirements-build.lock", "requirements.lock")]
+    stamp = subprocess.run(["cksum", *files], capture_output=True, text=True, check=True).stdout
+    (clone.venv / ".stamp").write_text(stamp)
+    done = clone.start("test", "--on", "labhost", "tests/guest/test_ssh.py", "-x")
+    assert done.stdout == f"{clone.venv}/bin/freezelab|labhost|test|tests/guest/test_ssh.py|-x|", done.stderr
