@@ -81,15 +81,17 @@ class Ec2:
 
     def get(self, path):
         """The value; "" when there is none."""
+        status, body = 401, ""
         for _ in range(2):
-            headers = {"X-aws-ec2-metadata-token": self.token}
-            status, _, body = ask(self.host, "GET", "/latest/meta-data/" + path, headers, 10)
+            if self.token:
+                headers = {"X-aws-ec2-metadata-token": self.token}
+                status, _, body = ask(self.host, "GET", "/latest/meta-data/" + path, headers, 10)
             if status != 401:
                 break
             headers = {"X-aws-ec2-metadata-token-ttl-seconds": str(self.TTL_S)}
-            status, _, self.token = ask(self.host, "PUT", self.TOKEN, headers, 10)
-            if status != 200:
-                raise NoAnswer(f"HTTP {status} to the request for a token")
+            granted, _, self.token = ask(self.host, "PUT", self.TOKEN, headers, 10)
+            if granted != 200:
+                raise NoAnswer(f"HTTP {granted} to the request for a token")
         if status not in (200, 404):
             raise NoAnswer(f"HTTP {status}")
         return body if status == 200 else ""

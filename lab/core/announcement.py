@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from lab.core.scheduled.cloud import Cloud
+from lab.core.scheduled.cloud_answers import CloudAnswers
+from lab.core.scheduled.ec2 import ImdsOptions
 from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.model import UNKNOWN_S, EventSource, EventType, Notice, Rules, State
 from lab.core.units import NS_PER_S
@@ -121,6 +123,11 @@ def rules_of(announcement: Announcement) -> Rules:
         first_answer_s=faults.first_answer_ns / NS_PER_S,
         enabling=announcement.cloud.traits.enabling,
     )
+
+
+def answers_of(announcement: Announcement) -> CloudAnswers:
+    """In whose words such a service answers."""
+    return CloudAnswers(announcement.cloud, ImdsOptions(announcement.imdsv1))
 
 
 def groups_of(instances: Iterable[InstanceInfo], cloud: Cloud = Cloud.AZURE) -> dict[str, str]:

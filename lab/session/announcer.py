@@ -9,12 +9,10 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
-from lab.core.announcement import rules_of
+from lab.core.announcement import answers_of, rules_of
 from lab.core.handlers import HandlerEnd
 from lab.core.history import HandlerEnded, ServiceFailed
 from lab.core.plan import Announcement, GuestSpec
-from lab.core.scheduled.cloud_answers import CloudAnswers
-from lab.core.scheduled.ec2 import ImdsOptions
 from lab.core.scheduled.instance import InstanceInfo, size_name
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import GuestError, Refused
@@ -102,7 +100,7 @@ class CellMetadataService:
                 rules_of(spec),
                 self._clock,
                 self._folder,
-                CloudAnswers(spec.cloud, ImdsOptions(spec.imdsv1)),
+                answers_of(spec),
             )
         )
         ways = {guest.name: partial(ssh_of, probes[guest.name]) for guest in guests}

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from lab.controller.event_lifecycle import EventLifecycle
-from lab.core.announcement import rules_of
+from lab.core.announcement import answers_of, rules_of
 from lab.core.clock import Stamp
 from lab.core.event_timeline import Announced, EventTimeline
 from lab.core.handlers import HandlerEnd, handler_findings
 from lab.core.plan import Announcement, CycleSpec, GuestSpec, Plan
 from lab.core.played_events import PlayedFreeze, played, played_findings
 from lab.core.rollout import waves
-from lab.core.scheduled.cloud_answers import CloudAnswers
 from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.model import Event, Happening, Kind, State
 from lab.core.timeline import Call
@@ -315,9 +314,7 @@ def playing(plan: Plan, options: PlayOptions, home: Path, name: str, clock: Cloc
     instances = [_about(guest, number, spec) for number, guest in enumerate(plan.guests)]
     with (
         claimed(home, name) as folder,
-        MetadataService(
-            instances, rules_of(spec), clock, folder / "doors", CloudAnswers(spec.cloud)
-        ) as service,
+        MetadataService(instances, rules_of(spec), clock, folder / "doors", answers_of(spec)) as service,
     ):
         bound = [(*service.listen(host, port, guest), guest) for host, port, guest in listeners]
         yield Player(plan, options, service, bound, clock)
