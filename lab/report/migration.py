@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 
 from lab.core.brown_out import BrownOut
 from lab.core.migration import MigrationReport
@@ -59,7 +60,7 @@ def show_migration_totals(page: Page, run: Run) -> None:
         took = sorted(report.took_ns for _, report in done)
         text += f", {format_length(took[0])} to {format_length(took[-1])}"
         if ratios := sorted(ratio[0] for cycle, _ in done if (ratio := times_downtime(cycle)) is not None):
-            text += f"; pauses {ratios[0]:.2g} to {ratios[-1]:.2g} times QEMU's downtime"
+            text += f"; pauses {ratios[0]:.1f} to {ratios[-1]:.1f} times QEMU's downtime"
     page.labelled(LABEL, text)
 
 
@@ -87,7 +88,8 @@ def _told(cycle: CycleRecord, report: MigrationReport) -> str:
         return text
     text += f"; QEMU's downtime {format_magnitude(report.downtime_ns)}"
     if (ratio := times_downtime(cycle)) is not None:
-        text += f", the pause is {ratio[0]:.2g} times that ({ratio[1]:.2g} to {ratio[2]:.2g})"
+        most = f"to {ratio[2]:.1f}" if isfinite(ratio[2]) else "or more"
+        text += f", the pause is {ratio[0]:.1f} times that ({ratio[1]:.1f} {most})"
     return text
 
 
@@ -109,7 +111,7 @@ def _slower(found: BrownOut | None) -> str:
 
 def _course(report: MigrationReport) -> str:
     """What changed while it ran; "" when nothing is known of that."""
-    rates = [s.dirty_bytes_s for s in report.samples if s.dirty_bytes_s]
+    rates = [s.dirty_bytes_s for s in report.samples if s.dirty_bytes_s >= 1 << 19]
     throttle = [s.throttle for s in report.samples]
     facts = []
     if rates:
