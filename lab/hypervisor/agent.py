@@ -104,11 +104,12 @@ def get_time(domain: Any, where: str, clock: Clock) -> tuple[Call, int]:
     return call, int(time["seconds"]) * NS_PER_S + int(time["nseconds"])
 
 
-def freeze_files(domain: Any, where: str) -> int:
+def freeze_files(domain: Any, where: str, within_s: float) -> int:
     """Freeze the guest's file systems. Returns how many; 0 from an agent that has found none to freeze.
-    HypervisorError when the agent fails or does not answer in time; they may be frozen even then."""
+    HypervisorError when the agent fails, or does not answer within `within_s` seconds, at most 10; they may
+    be frozen even then."""
     try:
-        with _time_limit(domain, _FREEZE_S):
+        with _time_limit(domain, max(1, min(_FREEZE_S, round(within_s)))):
             return int(domain.fsFreeze())
     except libvirt.libvirtError as error:
         raise _failed(error, "the agent did not freeze", where, "guest-fsfreeze-freeze") from error

@@ -95,7 +95,8 @@ class Snapshot(OneByOne):
         try:
             self._frozen = True  # before the order, so that an interrupt thaws
             with self._steps.step(FREEZE_FILES):
-                count = agent.freeze_files(domain, guest)
+                left_s = context.left_s(deadline_raw_ns) - _THAW_NS / NS_PER_S
+                count = agent.freeze_files(domain, guest, left_s)
             if not count:
                 raise HypervisorError("its agent froze no file system (guest-fsfreeze-freeze returned 0)")
             call = StopOrder(context, guest).done() if self.saves else Call(since, context.clock.now())
