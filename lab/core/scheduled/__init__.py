@@ -1,6 +1,9 @@
-"""Scheduled Events as in a cloud's metadata service: events, delivery groups, the state of each event, and
-the answers to clients. Pure; lab.events serves it.
+"""Events as in a cloud's metadata service: delivery groups, the state of each event, the answers to clients.
+Pure; lab.events serves it.
 
-Sources: Azure's public documentation of Scheduled Events and of the Instance Metadata Service.
-docs/scheduled-events.md lists the lab's choices where no source is definite.
+- `machine` on `model` and `group`: the states. All clouds answer from it.
+- Azure's Scheduled Events: `requests`, `documents`, `instance`. Sources: Azure's public documentation of
+  Scheduled Events and of the Instance Metadata Service; docs/scheduled-events.md has the lab's choices.
+- Compute Engine: `gce`, `gce_instance`. EC2: `ec2`, `ec2_instance`. Sources and choices: docs/notices.md.
+- `cloud`: where clouds differ. `cloud_answers`: the answers of one of them. `wrong_answers`: deliberate ones.
 """
