@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from lab.core.method import FreezeMethod
 from lab.errors import HypervisorError
 from lab.hypervisor import overlays
 from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt
@@ -15,6 +16,8 @@ from lab.hypervisor.own_lease import OwnRecord, forget, records
 from lab.hypervisor.process import QemuProcess
 from lab.hypervisor.recovery import drop_saved
 
+_WITH_OVERLAYS = {method.value for method in FreezeMethod if method.traits.freezes_files}
+
 
 def resume_all(context: LibvirtContext, but: Collection[str]) -> Iterator[str]:
     """Resume what dead runs have frozen on this connection. Yields a line for each domain that was resumed,
@@ -23,7 +26,8 @@ def resume_all(context: LibvirtContext, but: Collection[str]) -> Iterator[str]:
     for record in records(context.home):
         if record.run in but:
             continue
-        if not record.frozen or record.resumed_by_dead_man:
+        # The dead-man thaws the file systems of a snapshot, and leaves its overlays to this.
+        if not record.frozen or (record.resumed_by_dead_man and record.frozen not in _WITH_OVERLAYS):
             forget(context.home, record)
         elif record.uri != context.uri:
             yield (

@@ -21,8 +21,10 @@ pytestmark = [
 ]
 
 BODY = """
+    import json
     from lab.errors import HypervisorError
-    from lab.hypervisor import overlays
+    from lab.hypervisor import overlays, own_recovery
+    from lab.hypervisor.own_lease import SCHEMA, OwnRecord
     from lab.hypervisor.domain import Accelerator, Disk
     from tests.driver.conftest import spec_of
     emulator = lab.emulator(Accelerator.TCG)
@@ -45,6 +47,15 @@ BODY = """
             print([str(overlays.flatten(domain, "web-0")) == str([str(home / one)]) for one in (
                 f"freezelab-{spec.uuid}-vda.qcow2",)])
             shown("flat")
+        history = home / "events.jsonl"
+        history.write_text('{"kind": "deadman", "guest": "web-0", "act": "resumed"}')
+        overlays.take(domain, "web-0", None, None)
+        pid = lab._context.process("web-0").pid
+        record = OwnRecord(lab.uri, spec.uuid, "my-vm", "web-0", "killed", str(history), "snapshot", pid)
+        (home / "own").mkdir()
+        (home / "own" / "one.json").write_text(json.dumps({"schema": SCHEMA, **dataclasses.asdict(record)}))
+        print(*own_recovery.resume_all(lab._context, ()))
+        shown("recovered")
         for folder, memory in ((small, None), (None, small / "memory")):
             try:
                 overlays.take(domain, "web-0", folder, memory)
@@ -76,6 +87,15 @@ def test_an_overlay_goes_back_into_its_own_disk_and_none_is_left_on_a_full_one(h
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     turn = ["taken running another 1", "[True]", "flat running same 0"]
+    dead = "domain my-vm runs again (it was in a snapshot by the killed run killed)"
     full = ["libvirt cannot take the snapshot", "full running same 0"]
-    assert done.stdout.splitlines() == [*turn, *turn, *full, *full, "['filled']"]
+    assert done.stdout.splitlines() == [
+        *turn,
+        *turn,
+        dead,
+        "recovered running same 0",
+        *full,
+        *full,
+        "['filled']",
+    ]
     assert hashlib.sha256(base.read_bytes()).hexdigest() == digest  # further down, and shared
