@@ -25,6 +25,7 @@ class JobControl:
         self._stopping, self._gone, self._anew = threading.Event(), threading.Event(), threading.Event()
         self._running = threading.Event()
         self._running.set()
+        self._erased = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> JobControl:
@@ -54,10 +55,12 @@ class JobControl:
         self._gone.clear()
         self._running.clear()
         self._stopping.set()
-        self._gone.wait(PATIENCE_S)
+        self._erased = self._gone.wait(PATIENCE_S)
         os.kill(os.getpid(), signal.SIGSTOP)
         self._stopping.clear()
         self._running.set()
 
     def _continued(self, _number: int, _frame: FrameType | None) -> None:
-        self._anew.set()
+        if not self._erased:  # else the first picture of after it may stand there already
+            self._anew.set()
+        self._erased = False

@@ -88,7 +88,7 @@ import sys, time
 from lab.process.clock import HostClock
 from lab.report.live import view
 with view(HostClock(), ["web-0"]) as v:
-    v.phase("watch")
+    v.progress("watching the clocks", 0.5)  # two lines
     end = time.monotonic() + 60
     while time.monotonic() < end and sys.stdin.readline() != "end\\n":
         pass
@@ -131,11 +131,16 @@ def test_stopped_and_continued(tmp_path: Path, how: signal.Signals) -> None:
                 except BlockingIOError:
                     break
             os.set_blocking(ours, True)
-            assert said.endswith(b"\r\x1b[J"), said[-80:]
+            assert said.endswith(b"\r\x1b[1A\x1b[J"), said[-80:]
         process.send_signal(signal.SIGCONT)
         again = read_until(ours, b"watching the clocks")
         if how is signal.SIGTSTP:
-            assert not re.search(rb"\x1b\[\d*A", again.split(b"watch ")[0]), "it is drawn where the cursor is"
+            assert not re.search(rb"\x1b\[\d*A", again.split(b"image ")[0]), "it is drawn where the cursor is"
+            while again.count(b"watching the clocks") < 5:
+                again = read_until(ours, b"watching the clocks", again + os.read(ours, 4096))
+            screen = ScreenFile(80)
+            screen.write(re.sub(r"\x1b\[[\d;]*m", "", again.decode(errors="ignore")))
+            assert "\n".join(screen.shown()).count("watching the clocks") == 1, "a picture is left above"
         process.communicate(b"end\n", timeout=PATIENCE_S)
         assert process.returncode == 3
     finally:
