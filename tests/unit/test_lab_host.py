@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,8 +25,10 @@ from lab.process.pace import MOST, USUAL_S, Pace
 from lab.session import guest_host, lab_host, lab_host_run
 from lab.session.lab_host import LabHostShell
 from lab.session.paths import CLONE, PLAYBOOKS
+from lab.session.signals import Signals
 from tests.unit.kept_guest import GUEST, keep
 
+FIRST = PLAYBOOKS / "first-freeze.yaml"
 LAB_HOST = replace(GUEST, name="labhost", image="labhost-0123456789ab")
 
 
@@ -191,7 +196,7 @@ def test_limits_are_multiples_of_the_measured_boot(first_line_s: float, factor: 
 
 def test_a_folder_with_much_else_in_it_is_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shell = _HereShell(tmp_path)
-    plan = load(PLAYBOOKS / "first-freeze.yaml")
+    plan = load(FIRST)
     folder = tmp_path / "mine"
     folder.mkdir()
     with (folder / "big").open("wb") as file:
@@ -221,3 +226,36 @@ def test_a_kvm_that_does_not_nest_is_not_used(tmp_path: Path, value: str, nests:
     else:
         with pytest.raises(Refused, match="does not nest"):
             lab_host.request_for(kvm, notes.append, tmp_path)
+
+
+FAKE = """#!/bin/sh
+# freezelab in the lab host: it makes a record, and ends when it is asked to.
+while [ "$1" != --run-id ]; do shift; done
+mkdir -p "$RUNS/$2"
+trap 'echo ended >>"$RUNS/$2/events.jsonl"; exit 130' TERM
+echo begun >"$RUNS/$2/events.jsonl"
+while :; do sleep 0.1; done
+"""
+
+
+def test_an_interrupt_ends_the_run_there_and_its_record_is_brought(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, home = tmp_path / "there", tmp_path / "home"
+    for name in ("bin", "run"):
+        (there / name).mkdir(parents=True)
+    (there / "bin/freezelab").write_text(FAKE)
+    (there / "bin/freezelab").chmod(0o755)
+    runs = there / "root/.local/state/freezelab/runs"
+    monkeypatch.setenv("RUNS", str(runs))
+    monkeypatch.setenv("PATH", f"{there}/bin", prepend=":")
+    run = lab_host_run.RunInLabHost(_HereShell(there), load(FIRST), FIRST, [])
+    started = runs / run.run_id / "events.jsonl"
+    with Signals():
+        while not started.exists():
+            time.sleep(0.02)
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        status, folder = run.finished(home)
+    assert (status, folder) == (130, home / "runs" / run.run_id)
+    assert folder is not None
+    assert (folder / "events.jsonl").read_text() == "begun\nended\n"
