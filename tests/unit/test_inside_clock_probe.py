@@ -42,6 +42,12 @@ def test_a_reading_reads_raw_first_and_last(answers: list[str]) -> None:
     assert (raw <= raw2, real <= real2, mono <= mono2, boot <= boot2) == (True,) * 4
 
 
+def test_lines_that_come_together_have_receipts_of_their_own(answers: list[str]) -> None:
+    """The second one may have come when the first one's clocks had been read."""
+    first, second = ([int(word) for word in line.split()[2:]] for line in answers[2:4])
+    assert second[0] >= first[-1]
+
+
 def test_it_tells_what_the_probe_needs(answers: list[str]) -> None:
     facts, sampler = json.loads(answers[0][2:]), json.loads(answers[4][2:])
     assert facts["boot_id"] and facts["clocksource"] and facts["resolution_ns"] == 1

@@ -166,7 +166,7 @@ def test_only_save_restore_has_a_use_for_save_to() -> None:
     assert plan.cells[0].values == (("method", "in-place"),)
     [out] = plan.left_out
     assert out.values == (("save_to", "/y"), ("method", "in-place"))
-    assert "in-place runs once for all of its values" in out.why
+    assert out.why == "save_to is not for in-place, which runs once for all of its values"
 
 
 def test_a_sections_save_to_goes_where_it_is_of_use() -> None:
@@ -264,9 +264,9 @@ WRONG: list[tuple[str, str]] = [
     ),
     (
         OK.replace("}}", "}, save_to: /x}") + "matrix: {method: [suspend, in-place]}\n",
-        "3:28: save_to: no cell uses save-restore; delete it",
+        "3:28: save_to: no cell writes a file there; delete it",
     ),
-    (MATRIX + "{save_to: [/x]}\n", "4:10: save_to: no cell uses save-restore; delete it"),
+    (MATRIX + "{save_to: [/x]}\n", "4:10: save_to: no cell writes a file there; delete it"),
     (
         MATRIX + "{method: [suspend, reboot]}\nexpect: {pause: {at_least: 1s}}\n",
         "5:10: expect: method reboot: the guest is shut down and started again, so its clocks restart and pa",

@@ -66,6 +66,11 @@ NOTABLE = re.compile(
 )
 
 
+def receipt() -> "tuple[int, ...]":
+    """The clocks on the receipt of a line."""
+    return gettime(RAW), gettime(REAL), gettime(MONO), gettime(BOOT)
+
+
 class HostLost(Exception):
     """There is no host at the other end any more."""
 
@@ -299,7 +304,7 @@ class ClockProbe:
                 readable = select.select(inputs, [1] if out.pending else [], [], wait)[0]
                 if readable:
                     # The two that matter most come first here and last in an answer.
-                    t2 = (gettime(RAW), gettime(REAL), gettime(MONO), gettime(BOOT))
+                    t2 = receipt()
                 if packets.wanted is not None:
                     out.answer(packets.stamps_line(PACKET_NS))
                 for source in readable:
@@ -308,6 +313,7 @@ class ClockProbe:
                         while b"\n" in waiting:
                             asked, waiting = waiting.split(b"\n", 1)
                             self.serve(asked, t2, out)
+                            t2 = receipt()  # the next line may have come after the first one's
                     elif source == line.ear:
                         if line.taken_over():
                             out.pending = waiting = b""
@@ -318,6 +324,7 @@ class ClockProbe:
                     elif source == serial.file:
                         for asked in serial.lines():
                             self.serve(asked, t2, serial)
+                            t2 = receipt()
                             line.extend_stay()
                 if out.pending:
                     out.push()
