@@ -16,10 +16,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """No case of hypothesis's has a deadline: the machine may be busy with guests. SIGINT works. Who is
     started by a shell in its background ignores it, and so do all that it starts (POSIX, 2.11 Signals and
     Error Handling). The terminal is one that can do nothing: who needs another says so. On
-    GitHub, too, commands print no workflow commands, but where that is tested. Where tests are only
-    collected, syrupy takes all snapshots for unused, and fails."""
+    GitHub and GitLab, too, commands print no workflow commands and write no report, but where that is tested.
+    Where tests are only collected, syrupy takes all snapshots for unused, and fails."""
     os.environ["TERM"] = "dumb"
     os.environ.pop("GITHUB_ACTIONS", None)
+    os.environ.pop("GITLAB_CI", None)
     settings.register_profile("lab", deadline=None)
     settings.load_profile("lab")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

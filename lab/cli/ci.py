@@ -1,5 +1,9 @@
-"""GitHub Actions: while a run goes on, nothing that it prints is a workflow command; at its end its findings
-become annotations and the summary of the job. Elsewhere nothing of this is printed."""
+"""On GitHub Actions and GitLab CI a run's findings become annotations when it ends. Elsewhere nothing of
+this happens.
+
+On GitHub, while a run goes on, nothing that it prints is a workflow command; at its end its findings become
+annotations and the summary of the job. On GitLab they are written to a code quality report.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.cli import streams
+from lab.errors import MachineError
 
 if TYPE_CHECKING:
     from lab.record.run import Run
@@ -25,24 +30,37 @@ class JudgedRun:
     run: Run | None = None
 
 
+REPORT = "gl-code-quality-report.json"
+"""GitLab's own name for it."""
+
+
 @contextmanager
-def github(playbook: Path | None, *, machine: bool) -> Iterator[JudgedRun]:
+def annotating(playbook: Path | None, *, machine: bool) -> Iterator[JudgedRun]:
     """playbook: its file, where it is known. machine: standard output is for programs: commands go to
-    standard error, which the runner reads as well."""
+    standard error, which GitHub's runner reads as well."""
     judged = JudgedRun()
-    if os.environ.get("GITHUB_ACTIONS") != "true":
+    with _commands_held(judged, playbook, machine):
         yield judged
+    if judged.run is not None and os.environ.get("GITLAB_CI") == "true":
+        _report(judged.run, playbook)
+
+
+@contextmanager
+def _commands_held(judged: JudgedRun, playbook: Path | None, machine: bool) -> Iterator[None]:
+    if os.environ.get("GITHUB_ACTIONS") != "true":
+        yield
         return
     from lab.report.github import annotation_commands, resume_commands, stop_commands
 
     token = secrets.token_hex(16)
     _print(stop_commands(token), machine)
     try:
-        yield judged
+        yield
     finally:
         _print(resume_commands(token), machine)
         if judged.run is not None:
-            for line in annotation_commands(judged.run, _in_the_repository(playbook)):
+            file = _in_the_repository(playbook, os.environ.get("GITHUB_WORKSPACE"))
+            for line in annotation_commands(judged.run, file):
                 _print(line, machine)
             _summarise(judged.run)
 
@@ -52,9 +70,8 @@ def _print(line: str, machine: bool) -> None:
     print(line, file=to, flush=True)
 
 
-def _in_the_repository(playbook: Path | None) -> str:
+def _in_the_repository(playbook: Path | None, root: str | None) -> str:
     """The playbook's path as the repository has it; "" when it is not in it."""
-    root = os.environ.get("GITHUB_WORKSPACE")
     if playbook is None or not root:
         return ""
     try:
@@ -78,3 +95,19 @@ def _summarise(run: Run) -> None:
                 file.write(text)
     except OSError as error:
         streams.note(f"GITHUB_STEP_SUMMARY cannot be written: {error.strerror}")
+
+
+def _report(run: Run, playbook: Path | None) -> None:
+    """Put the run into the job's code quality report. A playbook that is not in the repository is annotated
+    where GitLab's jobs are defined. A report that cannot be written is no failure."""
+    from lab.report.files import write_whole
+    from lab.report.gitlab import joined
+
+    root = os.environ.get("CI_PROJECT_DIR")
+    path = Path(root or ".") / REPORT
+    file = _in_the_repository(playbook, root) or os.environ.get("CI_CONFIG_PATH") or ".gitlab-ci.yml"
+    try:
+        old = path.read_bytes() if path.exists() else b""
+        write_whole(path, joined(old, run, file))
+    except (OSError, MachineError) as error:
+        streams.note(f"the code quality report: {error}")

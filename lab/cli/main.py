@@ -256,8 +256,8 @@ def report(
         streams.note(f"this run is in progress; freezelab report {name_of(folder)} --watch follows it")
     history = read_history(folder)
     again, _ = judge(history)
-    with ci.github(None, machine=as_json) as github:
-        github.run = again
+    with ci.annotating(None, machine=as_json) as annotated:
+        annotated.run = again
         show(again, folder, as_json, junit, verbose, metrics=metrics)
     if html is not None:
         from lab.report.html.run_page import write_html

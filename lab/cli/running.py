@@ -104,7 +104,7 @@ def execute(
     live = live or LiveOutputs()
     live.check()
     silent = live.lines is not None
-    with live.opened(plan), ci.github(playbook, machine=as_json or silent) as github:
+    with live.opened(plan), ci.annotating(playbook, machine=as_json or silent) as annotated:
         with Signals() as signals:
             try:
                 guests = [guest.name for guest in plan.guests]
@@ -113,7 +113,7 @@ def execute(
                 with shown as (view, progress):
                     done, folder = perform(plan, options, view, progress, signals.shield)
             except RunStopped as stopped:
-                github.run = stopped.run
+                annotated.run = stopped.run
                 live.judged(stopped.run, stopped.folder)
                 try:
                     if stopped.measured or any(guest.cycles for guest in stopped.run.guests):
@@ -125,7 +125,7 @@ def execute(
                 except MachineError as error:  # the metrics file: why the run was stopped comes last
                     streams.note(str(error))
                 fail(stopped.failure, stopped.exit_code)
-        github.run = done
+        annotated.run = done
         live.judged(done, folder)
         show(done, folder, as_json, junit, verbose, silent=silent)
         live.ended(done.outcome.exit_code)

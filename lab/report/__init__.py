@@ -5,7 +5,7 @@
     `watching`: one of another process; `screen`, `job_control`: the terminal.
 - `junit`, with `junit_properties`; `json_lines`, with `progress_lines`; `metrics` and
     `service_metrics`, with `metric_families`;
-    `github`: for other programs.
+    `github`, `gitlab`: for other programs.
 - `nights`, `night_junit`: nights, and what failed in one.
 - `plan`, with `plan_cells`, `plan_fleet`, `plan_notice`, `plan_words`: `freezelab plan`.
 - `comparison`: `freezelab compare`. `trend`: the course of a figure over runs.

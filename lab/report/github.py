@@ -46,10 +46,10 @@ def annotation_commands(run: Run, file: str = "") -> Iterator[str]:
         found = [finding for finding in run.findings if finding.outcome is outcome]
         more = len(found) - MOST_OF_A_KIND
         for number, finding in enumerate(found[:MOST_OF_A_KIND], 1):
-            text = bare(_why(finding))
+            text = bare(reason(finding))
             if more > 0 and number == MOST_OF_A_KIND:
                 text += f"\nand {counted(more, 'more finding')}: see the summary"
-            title = f"{run.playbook.name}: {' '.join(filter(None, [_whose(finding), finding.metric]))}"
+            title = f"{run.playbook.name}: {' '.join(filter(None, [whose(finding), finding.metric]))}"
             properties = {"file": file, "title": bare(title)}
             given = ",".join(f"{name}={_property(value)}" for name, value in properties.items() if value)
             yield f"::{command} {given}::{_data(text)}"
@@ -76,8 +76,8 @@ def summary(run: Run) -> str:
     found = [finding for finding in run.findings if finding.outcome is not Outcome.PASSED]
     found.sort(key=lambda finding: finding.outcome is not Outcome.FAILED)
     for finding in found[:MOST_ROWS]:
-        named = " ".join(filter(None, [_whose(finding), finding.metric]))
-        lines.append(f"- {_MARKS[finding.outcome]} **{_md(named)}**: {_md(_why(finding))}")
+        named = " ".join(filter(None, [whose(finding), finding.metric]))
+        lines.append(f"- {_MARKS[finding.outcome]} **{_md(named)}**: {_md(reason(finding))}")
     lines += [f"- and {len(found) - MOST_ROWS} more"] if len(found) > MOST_ROWS else []
     return "\n".join([*lines, "", ""])
 
@@ -90,11 +90,11 @@ def _row(guest: GuestRecord, cycle: CycleRecord) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _why(finding: Finding) -> str:
+def reason(finding: Finding) -> str:
     return finding.why or f"{finding.measured}, expected {finding.expectation}"
 
 
-def _whose(finding: Finding) -> str:
+def whose(finding: Finding) -> str:
     cycle = f"cycle {finding.cycle}" if finding.cycle >= 0 else ""
     return " ".join(filter(None, [finding.cell, finding.guest, cycle]))
 

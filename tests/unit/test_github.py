@@ -158,7 +158,7 @@ def test_what_is_printed_meanwhile_is_no_command(
     step: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     playbook = step / "repository" / "nights" / "p.yaml"
-    with ci.github(playbook, machine=False) as judged:
+    with ci.annotating(playbook, machine=False) as judged:
         sys.stdout.write("::error::from a guest\n  ##[add-path]/tmp\n::%s::\n" % ("0" * 32))
         judged.run = RUNS["failed"]()
     sys.stdout.write("::notice::after it\n")
@@ -171,14 +171,14 @@ def test_what_is_printed_meanwhile_is_no_command(
 
 def test_tokens_differ(step: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(5):
-        with ci.github(None, machine=False):
+        with ci.annotating(None, machine=False):
             pass
     tokens = re.findall(r"^::stop-commands::(\w{32})$", capsys.readouterr().out, re.MULTILINE)
     assert len(set(tokens)) == 5
 
 
 def test_commands_run_again_after_a_failure(step: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(RuntimeError), ci.github(None, machine=False):
+    with pytest.raises(RuntimeError), ci.annotating(None, machine=False):
         raise RuntimeError
     sys.stdout.write("::notice::x\n")
     assert [name for name, _, _ in Runner().read(capsys.readouterr().out).ran] == ["notice"]
@@ -186,7 +186,7 @@ def test_commands_run_again_after_a_failure(step: Path, capsys: pytest.CaptureFi
 
 
 def test_standard_output_is_left_to_programs(step: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with ci.github(None, machine=True) as judged:
+    with ci.annotating(None, machine=True) as judged:
         judged.run = RUNS["failed"]()
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -197,7 +197,7 @@ def test_elsewhere_nothing_is_printed(
     step: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GITHUB_ACTIONS", "")
-    with ci.github(None, machine=False) as judged:
+    with ci.annotating(None, machine=False) as judged:
         judged.run = RUNS["failed"]()
     assert capsys.readouterr() == ("", "")
     assert not (step / "summary.md").exists()
@@ -206,13 +206,13 @@ def test_elsewhere_nothing_is_printed(
 def test_summaries_are_added_up_to_githubs_limit(step: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (step / "summary.md").write_text("before\n")
     for _ in range(2):
-        with ci.github(None, machine=False) as judged:
+        with ci.annotating(None, machine=False) as judged:
             judged.run = RUNS["passed"]()
     text = (step / "summary.md").read_text()
     assert text.startswith("before\n")
     assert text.count("✅ passed** ") + text.count("— ✅ passed") == 2
     (step / "summary.md").write_bytes(b"x" * ((1 << 20) - 10))
-    with ci.github(None, machine=False) as judged:
+    with ci.annotating(None, machine=False) as judged:
         judged.run = RUNS["passed"]()
     assert (step / "summary.md").stat().st_size == (1 << 20) - 10
 
@@ -222,7 +222,7 @@ def test_a_summary_that_cannot_be_written_is_told(
     step: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", path)
-    with ci.github(None, machine=False) as judged:
+    with ci.annotating(None, machine=False) as judged:
         judged.run = RUNS["passed"]()
     assert "freezelab: GITHUB_STEP_SUMMARY cannot be written: " in capsys.readouterr().err
 
