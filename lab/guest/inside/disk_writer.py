@@ -24,7 +24,7 @@ from lab.guest.inside.background import enter_background, leave_parent
 from lab.guest.inside.clocks import MONO, MS, RAW, S, gettime
 from lab.guest.inside.files import text_of
 from lab.guest.inside.host_streams import line_of
-from lab.guest.inside.unix_socket import listen, receive_request
+from lab.guest.inside.unix_socket import listen, receive_request, send_answer
 
 PERIOD_NS = 2 * MS
 STAY_NS = 3600 * S
@@ -225,11 +225,7 @@ class WriterServer:
             self.sysrq.restore()
             self.end()
             answer, going = line_of("X", {}), False
-        try:
-            peer.sendall(answer)
-        except OSError:
-            pass
-        peer.close()
+        send_answer(peer, answer)
         return going
 
 

@@ -8,3 +8,11 @@ def text_of(path: str) -> str:
             return file.read().strip()
     except OSError:
         return ""
+
+
+def available() -> int:
+    """Memory that programs can have, in bytes: MemAvailable of proc(5); 0 when the kernel does not say."""
+    for line in text_of("/proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0

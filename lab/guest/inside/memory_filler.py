@@ -25,6 +25,7 @@ import sys
 from array import array
 
 from lab.guest.inside.background import enter_background, leave_parent
+from lab.guest.inside.files import available
 from lab.guest.inside.host_streams import line_of
 from lab.guest.inside.unix_socket import listen, receive_request
 
@@ -34,14 +35,6 @@ PART = 1 << 20
 LOCK_AS_TOUCHED = 1 | 2 | 4  # MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT
 MOST_NAMED = 16
 PATIENCE_S = 5.0
-
-
-def available() -> int:
-    with open("/proc/meminfo") as file:
-        for line in file:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return 0
 
 
 def lock() -> bool:

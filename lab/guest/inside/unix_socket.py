@@ -78,3 +78,12 @@ def receive_request(listener: socket.socket, patience_s: float) -> "tuple[socket
         return peer, peer.makefile("rb").readline(100).strip()
     except OSError:
         return peer, b""
+
+
+def send_answer(peer: socket.socket, answer: bytes) -> None:
+    """The last of a connection. Who has gone gets none."""
+    try:
+        peer.sendall(answer)
+    except OSError:
+        pass
+    peer.close()

@@ -26,7 +26,7 @@ import sys
 from lab.guest.inside.background import enter_background, leave_parent
 from lab.guest.inside.clocks import MS, RAW, REAL, S, gettime
 from lab.guest.inside.host_streams import line_of
-from lab.guest.inside.unix_socket import listen, receive_request
+from lab.guest.inside.unix_socket import listen, receive_request, send_answer
 
 DEVICE = "/dev/vmclock0"
 HEAD = struct.Struct("<IIHBBIQQ")  # include/uapi/linux/vmclock-abi.h, struct vmclock_abi, up to flags
@@ -112,13 +112,15 @@ def watch(page: MarkerPage, command: "list[str]", listener: socket.socket) -> No
         if select.select([listener], [], [], (MS if waits else PERIOD_NS) / S)[0]:
             peer, asked = receive_request(listener, PATIENCE_S)
             if peer is not None:
+                answer = b""
                 if asked == b"report":
-                    peer.sendall(line_of("D", {"found": [one.told for one in found]}))
+                    answer = line_of("D", {"found": [one.told for one in found]})
                     found = found[-1:] if waits else []
                 elif asked == b"stop":
-                    peer.sendall(b"E\n")
+                    answer = b"E\n"
+                send_answer(peer, answer)
+                if asked == b"stop":
                     return
-                peer.close()
         if waits and found:
             found[-1].look()
         now = page.marker()

@@ -28,8 +28,9 @@ from array import array
 
 from lab.guest.inside.background import enter_background, leave_parent
 from lab.guest.inside.clocks import MS, RAW, S, gettime
+from lab.guest.inside.files import available
 from lab.guest.inside.host_streams import line_of
-from lab.guest.inside.unix_socket import listen, receive_request
+from lab.guest.inside.unix_socket import listen, receive_request, send_answer
 
 CPU = time.CLOCK_THREAD_CPUTIME_ID
 PAGE = 4096
@@ -42,14 +43,6 @@ MOST = 4000  # windows; then two become one
 RESERVE = 48 << 20
 STAY_NS = 3600 * S
 PATIENCE_S = 5.0
-
-
-def available() -> int:
-    with open("/proc/meminfo") as file:
-        for line in file:
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return 0
 
 
 class WorkThread(threading.Thread):
@@ -144,11 +137,7 @@ class WorkServer:
         elif asked == b"stop":
             self.end()
             answer, going = line_of("X", {}), False
-        try:
-            peer.sendall(answer)
-        except OSError:
-            pass
-        peer.close()
+        send_answer(peer, answer)
         return going
 
 

@@ -103,12 +103,16 @@ class HandOver(ResumePlan):
         if rescued.act == "ended" and not new.has_resumed:
             return old.let_run("its successor ended before it ran: it was put back to the old process")
         if rescued.act in ("resumed", "running"):
-            with contextlib.suppress(HypervisorError):
-                old.process.kill(_END_S)
-            if self.port:
-                with contextlib.suppress(MonitorError):
-                    take_port(new.monitor.execute, self.port)
+            self._retire(old, new)
         return rescued
+
+    def _retire(self, old: Process, new: Process) -> None:
+        """End the old process, and let the new one have the port."""
+        with contextlib.suppress(HypervisorError):
+            old.process.kill(_END_S)
+        if self.port:
+            with contextlib.suppress(MonitorError):
+                take_port(new.monitor.execute, self.port)
 
     def holder(self, opened: Opened) -> Process:
         return opened.processes[0 if opened.token.take() else 1]
@@ -132,11 +136,7 @@ class Migration(HandOver):
             return old.let_run("its migration was called off: it stayed where it was", leaving=True)
         rescued = self._go_on(new)
         if rescued.act in ("resumed", "running") and _await_end(old):
-            with contextlib.suppress(HypervisorError):
-                old.process.kill(_END_S)
-            if self.port:
-                with contextlib.suppress(MonitorError):
-                    take_port(new.monitor.execute, self.port)
+            self._retire(old, new)
         return rescued
 
     def _go_on(self, new: Process) -> Rescued:

@@ -25,7 +25,7 @@ def test_cloud_init(service: Service, inside: Namespace, clients: Clients) -> No
     found, logged = read("cloud-init", clients, inside)
     compute, interface = found["told"]["compute"], found["told"]["network"]["interface"][0]
     assert compute["name"] == "web_0"
-    assert found["host name"] == "web-0"
+    assert found["host name"] == "web000000"
     assert found["user"] == "root"
     card = found["network"]["ethernets"]["eth0"]
     assert re.fullmatch("(?:[0-9a-f]{2}:){5}[0-9a-f]{2}", card["match"]["macaddress"])
