@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 
 import paramiko
 
@@ -15,7 +15,7 @@ from lab.errors import GuestError
 from lab.guest import program
 from lab.guest.ssh import SSH
 
-START_S, ANSWER_S = 60.0, 30.0
+START_S, ANSWER_S, STOP_S = 60.0, 30.0, 10.0
 _TRIES = 3
 
 
@@ -111,6 +111,37 @@ class BackgroundProgram:
             with suppress(GuestError):
                 self.ask("stop", letter, timeout_s)
         self.path = ""
+
+
+class CycleProgram:
+    """A background program in a guest that records one cycle after another. A context manager. ssh, name,
+    title: see BackgroundProgram. arguments: of the program."""
+
+    def __init__(
+        self, guest: str, ssh: Callable[[], SSH], name: str, title: str, arguments: Sequence[str]
+    ) -> None:
+        self.guest = guest
+        self._program, self._arguments = BackgroundProgram(ssh, name, title), tuple(arguments)
+
+    def __enter__(self) -> Self:
+        self._program.start(*self._arguments)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the program, which tidies up before. Does nothing when it or its guest is gone already."""
+        self._program.stop("X", STOP_S)
+
+    def start_cycle(self) -> None:
+        """Have it forget what it has recorded. GuestError when the guest does not answer."""
+        if self._ask("cycle", "C") is None:  # gone, with a guest that was rebooted
+            self._program.start(*self._arguments)
+            self._ask("cycle", "C")
+
+    def _ask(self, what: str, letter: str) -> dict[str, Any] | None:
+        return self._program.ask(what, letter, ANSWER_S)
 
 
 def _answer(

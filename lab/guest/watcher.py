@@ -12,11 +12,8 @@ from typing import Any
 from lab.core.claims import Claim
 from lab.core.effects import Backward, Effects, RtcLook, Timers
 from lab.core.mechanism import Means, ResyncMechanism
-from lab.guest.client import ANSWER_S, BackgroundProgram
+from lab.guest.client import CycleProgram
 from lab.guest.ssh import SSH
-
-STOP_S = 10.0
-
 
 _CLIENTS = {
     Means.CHRONYD: "chronyc",
@@ -36,10 +33,9 @@ def asked(mechanism: ResyncMechanism) -> str:
     return f"{client},timedatectl" if client else ""
 
 
-class GuestWatcher:
-    """ports.Watcher over SSH. A context manager.
+class GuestWatcher(CycleProgram):
+    """ports.Watcher over SSH: a CycleProgram.
 
-    ssh: returns the connection to use, re-established if it was lost (GuestProbe.ssh); it is not closed here.
     mechanism: the mechanism whose programs are queried. effects: whether to record side effects. load: the
     share of each vCPU that is kept busy from start_cycle until effects() is called. vcpus: the guest's number
     of vCPUs.
@@ -54,26 +50,9 @@ class GuestWatcher:
         load: float,
         vcpus: int,
     ) -> None:
-        self.guest = guest
-        self._program = BackgroundProgram(ssh, "pause_watcher", "the watcher")
-        self._arguments = (asked(mechanism), str(int(effects)), str(load), str(vcpus))
+        arguments = (asked(mechanism), str(int(effects)), str(load), str(vcpus))
+        super().__init__(guest, ssh, "pause_watcher", "the watcher", arguments)
         self._watches_effects = effects
-
-    def __enter__(self) -> GuestWatcher:
-        self._program.start(*self._arguments)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the program and all that it has started. Does nothing when it or its guest is gone already."""
-        self._program.stop("X", STOP_S)
-
-    def start_cycle(self) -> None:
-        if self._ask("cycle", "C") is None:  # gone, with the guest that was rebooted
-            self._program.start(*self._arguments)
-            self._ask("cycle", "C")
 
     def claims(self) -> Sequence[Claim]:
         report = self._ask("claims", "W") or {}
@@ -83,9 +62,6 @@ class GuestWatcher:
     def effects(self) -> Effects | None:
         report = self._ask("effects", "E")
         return _effects(report) if report and self._watches_effects else None
-
-    def _ask(self, what: str, letter: str) -> dict[str, Any] | None:
-        return self._program.ask(what, letter, ANSWER_S)
 
 
 def _claimed(row: list[Any]) -> tuple[int, int, bool | None, int | None, str, tuple[int, int]]:

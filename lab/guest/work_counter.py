@@ -7,14 +7,12 @@ from collections.abc import Callable
 from lab.core.units import format_size
 from lab.core.work import DirtySpec, WorkCounts
 from lab.errors import GuestError
-from lab.guest.client import ANSWER_S, BackgroundProgram
+from lab.guest.client import ANSWER_S, STOP_S, BackgroundProgram
 from lab.guest.ssh import SSH
-
-_STOP_S = 10.0
 
 
 class GuestWorkCounter:
-    """ports.WorkCounter over SSH. A context manager. ssh: see GuestWatcher."""
+    """ports.WorkCounter over SSH. A context manager. ssh: see BackgroundProgram."""
 
     def __init__(self, ssh: Callable[[], SSH], spec: DirtySpec) -> None:
         self._spec = spec
@@ -32,7 +30,7 @@ class GuestWorkCounter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._program.stop("X", _STOP_S)
+        self._program.stop("X", STOP_S)
 
     def start_cycle(self) -> None:
         self._program.ask("cycle", "C", ANSWER_S)

@@ -45,7 +45,9 @@ def test_only_a_thaw_continues_it_and_it_goes_back_where_it_was(qemu: Qemu, vers
         frozen(freezer)
         assert process.is_stopped()
         used = process.cpu_time_ns()
-        os.kill(pid, signal.SIGCONT)  # which continues a process that SIGSTOP has stopped
+        # It continues a process that SIGSTOP has stopped. Of one in a frozen cgroup the kernel wakes a
+        # thread for some microseconds, which then goes back to sleep (do_freezer_trap).
+        os.kill(pid, signal.SIGCONT)
         time.sleep(0.05)
         assert process.is_stopped()
         assert process.cpu_time_ns() - used < NS_PER_MS

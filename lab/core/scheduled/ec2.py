@@ -28,14 +28,12 @@ from lab.core.scheduled.documents import day_date, iso_date
 from lab.core.scheduled.ec2_instance import Node
 from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.machine import Machine
-from lab.core.scheduled.model import UNKNOWN_S, Event, EventType, Fault, Recorded, State
+from lab.core.scheduled.model import Event, EventType, Fault, Recorded, State
 from lab.core.scheduled.requests import Answer, Request
 from lab.core.scheduled.wrong_answers import is_correct, spoiled
 from lab.core.units import NS_PER_S
 
 LONGEST_TTL_S = 21_600
-UNKNOWN_WINDOW_S = 3600
-"""From NotBefore to NotAfter of an event whose duration is not known."""
 
 TOKEN, TTL = "x-aws-ec2-metadata-token", "x-aws-ec2-metadata-token-ttl-seconds"
 _TOKENS = ["latest", "api", "token"]
@@ -133,7 +131,7 @@ def _answered(
         raise _Ec2Refusal(HTTPStatus.TOO_MANY_REQUESTS)
     node: Node | None = None
     if about is not None and steps[0] in ec2_instance.VERSIONS:
-        preempted = any(map(_preempts, [*mine, *(event for event, _ in past)]))
+        preempted = any(event.preempts for event in (*mine, *(event for event, _ in past)))
         lifecycle = "spot" if preempted else "on-demand"
         node = ec2_instance.find(ec2_instance.tree(about, _live(mine, past), lifecycle), place)
     truth = error(404) if node is None else _answer(200, ec2_instance.to_text(node, place).encode())
@@ -180,27 +178,23 @@ def _is_valid(token: str, guest: str, now: Stamp, secret: bytes) -> bool:
 # -- events ------------------------------------------------------------------------------------------
 
 
-def _preempts(event: Event) -> bool:
-    return event.notice.type is EventType.PREEMPT
-
-
 def _events_in(place: Sequence[str], mine: Sequence[Event]) -> list[Event] | None:
     """The events that the answer has; None when it is about something else."""
     if place == _SCHEDULED:
-        return [event for event in mine if not _preempts(event)]
-    return list(filter(_preempts, mine)) if place in _SPOT else None
+        return [event for event in mine if not event.preempts]
+    return [event for event in mine if event.preempts] if place in _SPOT else None
 
 
 def _live(mine: Sequence[Event], past: Sequence[tuple[Event, State]]) -> dict[str, Node]:
     """The members of meta-data that events change."""
-    scheduled = [_maintenance(event, "active") for event in mine if not _preempts(event)]
+    scheduled = [_maintenance(event, "active") for event in mine if not event.preempts]
     history = [
         _maintenance(event, "canceled" if state is State.CANCELLED else "completed")
         for event, state in past
-        if not _preempts(event)
+        if not event.preempts
     ]
     maintenance: dict[str, Node] = {"history": _document(history), "scheduled": _document(scheduled)}
-    preemption = next(filter(_preempts, mine), None)
+    preemption = next((event for event in mine if event.preempts), None)
     if preemption is None:
         return {"events": {"maintenance": maintenance}}
     at = iso_date(preemption.not_before.real_ns)
@@ -215,15 +209,13 @@ def _live(mine: Sequence[Event], past: Sequence[tuple[Event, State]]) -> dict[st
 
 
 def _maintenance(event: Event, state: str) -> dict[str, str]:
-    start, duration_s = event.not_before.real_ns, event.notice.duration_s
-    lasts_s = UNKNOWN_WINDOW_S if duration_s == UNKNOWN_S else duration_s
     prefix = "" if state == "active" else f"[{state.capitalize()}] "
     return {
-        "NotBefore": day_date(start),
+        "NotBefore": day_date(event.not_before.real_ns),
         "Code": _CODES[event.notice.type],
         "Description": prefix + event.notice.description,
         "EventId": f"instance-event-{event.id.replace('-', '').lower()[:17]}",
-        "NotAfter": day_date(start + lasts_s * NS_PER_S),
+        "NotAfter": day_date(event.window_end_real_ns),
         "State": state,
     }
 

@@ -26,16 +26,13 @@ from lab.core.scheduled.documents import iso_date, to_json
 from lab.core.scheduled.gce_instance import Node
 from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.machine import Machine
-from lab.core.scheduled.model import UNKNOWN_S, Event, EventStatus, EventType, Fault, Recorded
+from lab.core.scheduled.model import Event, EventStatus, EventType, Fault, Recorded
 from lab.core.scheduled.requests import Answer, PendingRequest, Request
 from lab.core.scheduled.wrong_answers import is_correct, spoiled
 from lab.core.units import NS_PER_S
 
 NOTHING_UPCOMING = b'{ "error": "no notifications have been received yet, try again later" }'
 """What clients have met (scylla-doctor, sapagent), with status 503. The documentation has {}."""
-
-UNKNOWN_WINDOW_S = 3600
-"""The window of an event whose duration is not known."""
 
 _HOST = "metadata.google.internal"
 _ROOT = ["computeMetadata", "v1"]
@@ -184,17 +181,13 @@ def _query(raw: str) -> _GceQuery:
 # -- events ------------------------------------------------------------------------------------------
 
 
-def _preempts(event: Event) -> bool:
-    return event.notice.type is EventType.PREEMPT
-
-
 def _imminent(machine: Machine, now: Stamp, mine: Sequence[Event]) -> list[Event]:
     """The events that maintenance-event is about, the next one first."""
     notice_ns = machine.rules.real_ns(GCE_NOTICE_S)
     near = [
         event
         for event in mine
-        if not _preempts(event)
+        if not event.preempts
         and (event.status is EventStatus.STARTED or event.not_before.raw_ns - now.raw_ns <= notice_ns)
     ]
     return sorted(near, key=lambda event: event.not_before.raw_ns)
@@ -208,23 +201,22 @@ def _live(machine: Machine, now: Stamp, mine: Sequence[Event]) -> dict[str, Node
         value = f"{'MIGRATE' if migrates else 'TERMINATE'}_ON_HOST_MAINTENANCE"
     live: dict[str, Node] = {
         "maintenance-event": value,
-        "preempted": "TRUE" if any(map(_preempts, mine)) else "FALSE",
+        "preempted": "TRUE" if any(event.preempts for event in mine) else "FALSE",
     }
-    coming = sorted((e for e in mine if not _preempts(e)), key=lambda event: event.not_before.raw_ns)
+    coming = sorted((e for e in mine if not e.preempts), key=lambda event: event.not_before.raw_ns)
     if coming:
         live["upcoming-maintenance"] = _upcoming(coming[0])
     return live
 
 
 def _upcoming(event: Event) -> Node:
-    start, duration_s = event.not_before.real_ns, event.notice.duration_s
-    lasts_s = UNKNOWN_WINDOW_S if duration_s == UNKNOWN_S else duration_s
+    start = event.not_before.real_ns
     return {
         "can-reschedule": "false",
         "latest-window-start-time": iso_date(start),
         "maintenance-status": "ONGOING" if event.status is EventStatus.STARTED else "PENDING",
         "type": "SCHEDULED",
-        "window-end-time": iso_date(start + lasts_s * NS_PER_S),
+        "window-end-time": iso_date(event.window_end_real_ns),
         "window-start-time": iso_date(start),
     }
 
@@ -236,9 +228,9 @@ def _events_in(
     if place == _EVENT:
         return _imminent(machine, now, mine)
     if place[:2] == _UPCOMING:
-        return [event for event in mine if not _preempts(event)]
+        return [event for event in mine if not event.preempts]
     if place == _PREEMPTED:
-        return list(filter(_preempts, mine))
+        return [event for event in mine if event.preempts]
     return list(mine) if whole and place in ([], ["instance"]) else None
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 
 from lab.core.clock import Stamp
-from lab.core.units import format_duration, parse_duration
+from lab.core.units import NS_PER_S, format_duration, parse_duration
 
 
 class EventType(StrEnum):
@@ -101,6 +101,8 @@ class EventSource(StrEnum):
 
 
 UNKNOWN_S = -1
+UNKNOWN_WINDOW_S = 3600
+"""The window of an event whose duration is not known, in clouds whose notices have a window."""
 """DurationInSeconds when it is not known, and for every type but Freeze."""
 
 
@@ -130,6 +132,17 @@ class Event:
     status: EventStatus
     published: Stamp
     not_before: Stamp
+
+    @property
+    def preempts(self) -> bool:
+        return self.notice.type is EventType.PREEMPT
+
+    @property
+    def window_end_real_ns(self) -> int:
+        """The end of the window that begins at not_before; the host's CLOCK_REALTIME."""
+        duration_s = self.notice.duration_s
+        lasts_s = UNKNOWN_WINDOW_S if duration_s == UNKNOWN_S else duration_s
+        return self.not_before.real_ns + lasts_s * NS_PER_S
 
 
 class State(StrEnum):

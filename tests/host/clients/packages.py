@@ -50,6 +50,15 @@ class Clients:
         return [*env, str(python), "-S", str(script), *arguments]
 
 
+def place(made: Path, final: Path) -> None:
+    """Put a folder where others look for it, unless another run was faster."""
+    try:
+        made.rename(final)
+    except OSError:
+        if not final.is_dir():
+            raise
+
+
 def packages_of(suite: str) -> tuple[str, ...]:
     _version, python = PYTHONS.get(suite, ("", ()))
     return (*CLIENTS, *(f"python3-{name}" for name in _MODULES), *python)
@@ -80,9 +89,5 @@ def unpacked(
             versions = {one.name: one.version for one in packages}
             (made / "packages.json").write_text(json.dumps(versions, indent=1), encoding="utf-8")
             made.chmod(0o755)
-            try:
-                made.rename(final)
-            except OSError:
-                if not final.is_dir():  # else another run was faster
-                    raise
+            place(made, final)
     return final

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lab.errors import MachineError
 from lab.image.store import default_cache
+from tests.host.clients.packages import place
 
 NPM = ("gcp-metadata", "8.1.4")
 PYPI = ("ec2-metadata", "3.0.0")
@@ -52,9 +53,5 @@ def _installed(name: str, version: str, command: Callable[[str], list[str]]) -> 
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise MachineError(f"{name} cannot be installed: {last}")
-        try:
-            made.rename(final)
-        except OSError:
-            if not final.is_dir():  # else another run was faster
-                raise
+        place(made, final)
     return final
