@@ -123,9 +123,9 @@ def _foreseen(
     if not obs.frozen:
         return None
     setup = obs.setup or Setup(mechanism, config=mechanism.config())
-    if obs.method.predicts.wall_clock is WallClock.NEARLY:
+    if obs.predicts.wall_clock is WallClock.NEARLY:
         return rules.slept(setup)
-    stopped = obs.method.expected_regime is Regime.RESUMED
+    stopped = obs.predicts.regime is Regime.RESUMED
     facts, lost = obs.facts_before, None
     if facts is not None:
         lost = clocksource.lost(facts.clocksource, pause, facts.kernel)
@@ -285,7 +285,7 @@ def measure(
     stop_guest, resume_guest = pause.edges.stop, pause.edges.resume
     steps = _steps_after(obs, resume_guest)
     carried_from: Sequence[Reading] = early
-    if obs.method.predicts.wall_clock is WallClock.NEARLY:
+    if obs.predicts.wall_clock is WallClock.NEARLY:
         # The guest's kernel sets its own clock when it wakes: that is the method's doing, not a repair.
         carried_from = ()
         if steps and obs.sampler is not None and resume_guest is not None:

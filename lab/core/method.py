@@ -114,9 +114,16 @@ class FreezeMethod(StrEnum):
     def predicts(self) -> Prediction:
         return self.traits.predicts
 
+    def predicts_on(self, accelerator: str, clocksource: str) -> Prediction:
+        """What its rules say of a guest with this clocksource. accelerator: "kvm" or "tcg", "" when it is not
+        known."""
+        tsc = accelerator == "kvm" and clocksource == "tsc"
+        return _TSC_RUNS if tsc and self.stops_in_place else self.predicts
+
     @property
-    def expected_regime(self) -> Regime | None:
-        return self.predicts.regime
+    def stops_in_place(self) -> bool:
+        """QEMU's `stop` and `cont` in one process, with no other state loaded in between."""
+        return self.predicts is _STOPPED and self.keeps_process
 
     @property
     def freezes(self) -> bool:
@@ -153,6 +160,11 @@ class FreezeMethod(StrEnum):
 _STOPPED = Prediction(Regime.RESUMED, WallClock.BEHIND)
 """QEMU's `stop` stops the virtual clock with the vCPUs, and the device state carries it from one process to
 the next (QEMU, docs/devel/migration, "timer" section; softmmu/cpu-timers.c)."""
+
+_TSC_RUNS = Prediction(Regime.JUMPED, WallClock.RIGHT)
+"""On KVM the TSC is the CPU's own and does not stop. QEMU writes it, and kvm-clock, into a process that loads
+a state; after a plain stop it writes only kvm-clock (target/i386/kvm/kvm.c, kvm_put_msrs: MSR_IA32_TSC from
+KVM_PUT_RESET_STATE on; hw/i386/kvm/clock.c, kvmclock_vm_state_change). Under TCG the TSC is QEMU's clock."""
 
 _QUICK_NS = NS_PER_S
 """10 to 60 ms a guest were measured on machines at work (docs/design.md); guests come one after another."""

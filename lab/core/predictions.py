@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from lab.core import clocksource
 from lab.core.clock import GuestClock, Interval, intersect
 from lab.core.clock_disturbance import delay_of
-from lab.core.method import Prediction, Regime, WallClock
+from lab.core.method import Regime, WallClock
 from lab.core.offsets import SLEW_PPM, ageing_ns
 from lab.core.quantities import format_interval
 from lab.core.rates import UNKNOWN_DRIFT_PPM
@@ -220,7 +220,7 @@ def _read_again(result: CycleResult, slack_ns: int, unclear: bool) -> list[Predi
 def _lost(result: CycleResult) -> Interval | None:
     """What the guest's clocks lose because their counter wraps around during the pause; None: nothing."""
     obs = result.observation
-    if obs.method.expected_regime is not Regime.JUMPED or obs.facts_before is None or result.pause is None:
+    if obs.predicts.regime is not Regime.JUMPED or obs.facts_before is None or result.pause is None:
         return None
     facts = obs.facts_before
     lost = clocksource.lost(facts.clocksource, result.pause.pause, facts.kernel)
@@ -231,7 +231,7 @@ def prediction_checks(result: CycleResult) -> tuple[PredictionCheck, ...]:
     """The checks of the method's predictions, then those of the resync; () when the cycle was not carried
     out."""
     obs = result.observation
-    predicts: Prediction = obs.method.predicts
+    predicts = obs.predicts
     if obs.stop is None or obs.resume is None:
         return ()
     early, late = before_and_after(obs.readings, obs.stop, obs.resume)

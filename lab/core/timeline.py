@@ -12,7 +12,7 @@ from lab.core.claims import Claim
 from lab.core.clock import GuestClock, Interval, Stamp
 from lab.core.effects import Effects
 from lab.core.file_stall import FileWrites
-from lab.core.method import FreezeMethod
+from lab.core.method import FreezeMethod, Prediction
 from lab.core.migration import MigrationReport
 from lab.core.step import Step as Step
 from lab.core.timesync_setup import Setup
@@ -266,7 +266,7 @@ class Observation:
         last record with the guest running to the first with the guest stopped.
     writes: the record of a writer in the guest; None: there was none.
     migration: what was seen of a live migration; None without one. work: what a program counted in the guest
-    that dirtied memory; None: there was none.
+    that dirtied memory; None: there was none. accelerator: "kvm" or "tcg"; "" when it is not known.
     """
 
     guest: str
@@ -308,3 +308,10 @@ class Observation:
     writes: FileWrites | None = None
     migration: MigrationReport | None = None
     work: WorkCounts | None = None
+    accelerator: str = ""
+
+    @property
+    def predicts(self) -> Prediction:
+        """What the method's rules say of this guest's clocks."""
+        source = self.facts_before.clocksource if self.facts_before is not None else ""
+        return self.method.predicts_on(self.accelerator, source)

@@ -113,7 +113,8 @@ class _Rebuilding:
     """Observations while the events are read. last_running, frozen: for each, the last time at which it was
     known to run before its freeze, and the time of the event that shows that it is stopped."""
 
-    def __init__(self) -> None:
+    def __init__(self, accelerator: str) -> None:
+        self._accelerator = accelerator
         self.found: list[Observation] = []
         self.ended: set[int] = set()
         self.cells: dict[str, int] = {}
@@ -162,6 +163,7 @@ class _Rebuilding:
                 event.budget_ns,
                 cell=event.cell,
                 patch_impact=event.impact,
+                accelerator=self._accelerator,
             )
         )
 
@@ -197,7 +199,7 @@ class _Rebuilding:
 def observations_of(history: History) -> list[Observation]:
     """One Observation for each guest and cycle, in order of cells, cycles and guests. RecordError for an
     event of a cycle that has not begun."""
-    rebuilding = _Rebuilding()
+    rebuilding = _Rebuilding(history.start.host.accelerator)
     for entry in history.entries:
         try:
             rebuilding.add(entry)

@@ -107,7 +107,9 @@ def predicted(cell: Cell, fault: TimeFault | None = None) -> str:
     """The predictions of the method's and the mechanism's rules. fault: that of the NTP server."""
     predicted = cell.cycle.method.predicts
     clocks = _CLOCKS[predicted.regime] + (", all but BOOTTIME" if predicted.boottime_counts else "")
-    return f"{clocks}; time {predicted.wall_clock}; {_repaired(cell, predicted.wall_clock, fault)}"
+    text = f"{clocks}; time {predicted.wall_clock}; {_repaired(cell, predicted.wall_clock, fault)}"
+    other = cell.cycle.method.predicts_on("kvm", next(iter(_chosen(cell) & {"tsc"}), ""))
+    return text if other == predicted else f"{text}. On KVM tsc runs on; time {other.wall_clock}"
 
 
 def _repaired(cell: Cell, wall: WallClock, fault: TimeFault | None) -> str:
@@ -138,10 +140,14 @@ def _repaired(cell: Cell, wall: WallClock, fault: TimeFault | None) -> str:
     return f"{text} ({_too_narrow(cell)})" if lost_ns is not None and lost_ns.high_ns else text
 
 
+def _chosen(cell: Cell) -> set[str]:
+    """The clocksources that the guests' kernel options select."""
+    return {chosen(guest.kernel_options) for guest in cell.guests}
+
+
 def _narrowest(cell: Cell) -> str:
     """The clocksource that wraps first, of those that the guests' kernel options select."""
-    asked = [chosen(guest.kernel_options) for guest in cell.guests]
-    known = {name: limit for name in asked if (limit := limit_ns(name)) is not None}
+    known = {name: limit for name in sorted(_chosen(cell)) if (limit := limit_ns(name)) is not None}
     return min(known, key=lambda name: known[name], default="")
 
 

@@ -11,7 +11,7 @@ from lab.core.clock import Stamp
 from lab.core.clock_disturbance import cpu_waited_ns
 from lab.core.findings import findings
 from lab.core.judge import measure
-from lab.core.method import FreezeMethod, Regime
+from lab.core.method import FreezeMethod, Regime, WallClock
 from lab.core.patch import OUT_OF_TIME
 from lab.core.plan import CycleSpec, Expectations, HoldPatch, ResyncMechanism
 from lab.core.predictions import prediction_checks
@@ -348,3 +348,36 @@ def test_every_method_says_what_it_is(method: FreezeMethod) -> None:
 @pytest.mark.parametrize("method", FreezeMethod)
 def test_every_method_is_found_on_the_hypervisors_side(method: FreezeMethod) -> None:
     assert method in MAKERS
+
+
+@pytest.mark.parametrize(
+    ("method", "accelerator", "clocksource", "runs"),
+    [
+        (FreezeMethod.SUSPEND, "kvm", "tsc", True),
+        (FreezeMethod.SUSPEND, "kvm", "kvm-clock", False),
+        (FreezeMethod.SUSPEND, "tcg", "tsc", False),
+        (FreezeMethod.SUSPEND, "", "tsc", False),
+        (FreezeMethod.SNAPSHOT_STATE, "kvm", "tsc", True),
+        (FreezeMethod.IN_PLACE, "kvm", "tsc", False),  # the TSC is loaded with the state
+        (FreezeMethod.SAVE_RESTORE, "kvm", "tsc", False),
+        (FreezeMethod.GUEST_SLEEP, "kvm", "tsc", False),
+        (FreezeMethod.SIGSTOP, "kvm", "kvm-clock", True),
+    ],
+)
+def test_the_tsc_runs_on_through_a_plain_stop_on_kvm(
+    method: FreezeMethod, accelerator: str, clocksource: str, runs: bool
+) -> None:
+    predicts = method.predicts_on(accelerator, clocksource)
+    assert predicts.regime is (Regime.JUMPED if runs else Regime.RESUMED)
+    assert predicts.wall_clock in ((WallClock.RIGHT,) if runs else (WallClock.BEHIND, WallClock.NEARLY))
+
+
+def test_a_suspend_on_kvm_is_compared_with_its_clocksource() -> None:
+    ran = cycle(FreezeMethod.SIGSTOP, 0, 3 * S)
+    assert ran.facts_before is not None
+    facts = replace(ran.facts_before, clocksource="tsc")
+    on_kvm = replace(ran, method=FreezeMethod.SUSPEND, facts_before=facts, accelerator="kvm")
+    result = measured(on_kvm)
+    assert claims(result) == {"regime": True, "wall clock": True, "boottime": True}
+    assert "a right clock" in result.predicted
+    assert claims(measured(replace(on_kvm, accelerator="tcg")))["regime"] is False

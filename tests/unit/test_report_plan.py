@@ -384,9 +384,17 @@ def test_every_prediction_has_words(method: FreezeMethod, resync: ResyncMechanis
     cell = Cell("", (), FIRST.guests, resync, CycleSpec(method, HoldPatch(5 * NS_PER_S)), Expectations())
     text = predicted(cell)
     assert method.predicts.wall_clock in text
-    assert (method.expected_regime or "clocks restart") in text or method.runs_on
+    assert (method.predicts.regime or "clocks restart") in text or method.runs_on
     assert all(step.text for step in steps(cell))
     # Nothing is told to stay behind that is not behind.
     assert ("stays behind" in text) == (
         resync is ResyncMechanism.NONE and method.predicts.wall_clock is WallClock.BEHIND
     )
+
+
+@pytest.mark.parametrize("method", [FreezeMethod.SUSPEND, FreezeMethod.IN_PLACE, FreezeMethod.SIGSTOP])
+def test_a_plan_tells_that_the_tsc_runs_on_on_kvm(method: FreezeMethod) -> None:
+    guests = (replace(FIRST.guests[0], kernel_options=("clocksource=tsc",)),)
+    cycle = CycleSpec(method, HoldPatch(5 * NS_PER_S))
+    text = predicted(Cell("", (), guests, ResyncMechanism.NONE, cycle, Expectations()))
+    assert ("On KVM tsc runs on; time right" in text) is (method is FreezeMethod.SUSPEND)
