@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,7 +28,7 @@ ACTIVE = frozenset(
         *("setup", "wait-unplug", "active", "device", "colo"),
         *("postcopy-active", "postcopy-paused", "postcopy-recover"),
         "postcopy-recover-setup",  # 10.0
-        "postcopy-device",  # 11.1
+        "postcopy-device",  # 10.2
     }
 )
 """States of a migration that goes on, or waits for somebody."""
@@ -35,10 +36,23 @@ ACTIVE = frozenset(
 PASSING = frozenset({"cancelling", "failing", "pre-switchover"})
 """States that QEMU leaves by itself within milliseconds. It refuses `cont` in `failing` (11.1)."""
 
+LOADING = "postcopy-device"
+"""The successor in post-copy still loads the devices' state. If it ends now, the source takes the guest back
+(QEMU 10.2 and later; seen with 11.1.3). Earlier versions have no such state, and the guest is lost."""
+
 
 def is_post_copy(status: str) -> bool:
     """Whether the guest has been moved before all of its memory was, or is just being moved so."""
     return status.startswith("postcopy-")
+
+
+def was_taken_back(ask_status: Callable[[], str], within_s: float) -> bool:
+    """Whether the source takes the guest back whose successor has ended in LOADING; waits for it, at most
+    `within_s` seconds. ask_status: returns the source's state."""
+    end = time.monotonic() + within_s
+    while (status := ask_status()) in (LOADING, "failing") and time.monotonic() < end:
+        time.sleep(0.001)
+    return status == "failed"
 
 
 def is_over(status: str) -> bool:

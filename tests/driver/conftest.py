@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,8 +58,8 @@ def folder() -> Iterator[Path]:
 def start(folder: Path) -> Iterator[Callable[..., Qemu]]:
     started: list[Qemu] = []
 
-    def begin(name: str, *more: str) -> Qemu:
-        started.append(Qemu(folder, name, *more))
+    def begin(name: str, *more: str, **how: Any) -> Qemu:
+        started.append(Qemu(folder, name, *more, **how))
         return started[-1]
 
     yield begin

@@ -15,16 +15,19 @@ PATIENCE_S = 20.0
 
 
 class Qemu:
-    """A machine without a disk: its firmware runs. monitor: one of the test's own; the lab's is `address`."""
+    """A machine without a disk: its firmware runs. monitor: one of the test's own; the lab's is `address`.
+    shared: its RAM is a file that its successor maps."""
 
-    def __init__(self, folder: Path, name: str, *more: str) -> None:
+    def __init__(
+        self, folder: Path, name: str, *more: str, program: str = "qemu-system-x86_64", shared: bool = True
+    ) -> None:
         self.path = folder / f"{name}.lab"
         own = folder / f"{name}.own"
+        file = f"memory-backend-file,id=ram,size=64M,mem-path={folder}/ram,share=on"
         self.process = subprocess.Popen(
             [
-                *("qemu-system-x86_64", "-machine", "q35,memory-backend=ram", "-accel", "tcg", "-nodefaults"),
-                *("-display", "none", "-m", "64"),
-                *("-object", f"memory-backend-file,id=ram,size=64M,mem-path={folder}/ram,share=on"),
+                *(program, "-machine", "q35", "-accel", "tcg", "-nodefaults", "-display", "none", "-m", "64"),
+                *(("-machine", "memory-backend=ram", "-object", file) if shared else ()),
                 *("-qmp", f"unix:{own},server=on,wait=off", "-qmp", f"unix:{self.path},server=on,wait=off"),
                 *more,
             ]

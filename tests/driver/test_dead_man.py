@@ -13,18 +13,22 @@ from typing import Any
 import psutil
 import pytest
 
-from lab.errors import HypervisorError
+from lab.errors import HypervisorError, MachineError
+from lab.host import emulators
 from lab.hypervisor.deadman.channel import SILENT_S, Token
 from lab.hypervisor.deadman.client import Charge, DeadMan
 from lab.hypervisor.deadman.rescue import (
     HandOver,
+    Migration,
     MonitorAddress,
     Restore,
     Wake,
     now,
 )
+from lab.hypervisor.migration import is_post_copy
 from lab.hypervisor.process import QemuProcess
-from lab.hypervisor.qmp import status
+from lab.hypervisor.qmp import migration_status, status
+from lab.image.store import default_cache
 from tests.driver.controllers import LATE_NS, history, simple
 from tests.driver.qemus import PATIENCE_S, Qemu, until
 
@@ -204,6 +208,42 @@ def test_a_successor_that_died_after_it_ran_is_told_and_nobody_runs(
     dead_man.wait(PATIENCE_S)
     assert not old.is_running()
     assert history(folder)[0]["act"] == "ended"
+
+
+@pytest.mark.parametrize("name", ["system", "trixie-backports"])
+def test_a_guest_whose_successor_dies_before_it_has_its_devices(
+    start: Callable[..., Qemu], folder: Path, controller: Any, name: str
+) -> None:
+    """In post-copy. QEMU takes it back since 10.2; before, it is lost."""
+    try:
+        program = emulators.system() if name == "system" else emulators.find(name, default_cache())
+    except MachineError as error:
+        pytest.skip(str(error))
+    assert program is not None
+    old = start("old", program=str(program), shared=False)
+    new = start("new", "-incoming", "defer", "-S", program=str(program), shared=False)
+    capabilities = [{"capability": name, "state": True} for name in ("return-path", "postcopy-ram")]
+    for end in (old, new):
+        end.monitor.execute("migrate-set-capabilities", capabilities=capabilities)
+    new.monitor.execute("migrate-incoming", uri=f"unix:{folder}/state")
+    old.monitor.execute("migrate-set-parameters", **{"max-bandwidth": 30_000, "downtime-limit": 1})
+    plan = Migration(
+        "web-0", old.process.pid, old.address, successor_pid=new.process.pid, successor=new.address
+    )
+    process, dead_man = controller(plan, old.process.pid, new.process.pid, token=True, taken=True)
+    old.monitor.execute("migrate", uri=f"unix:{folder}/state")
+    until(lambda: migration_status(old.monitor) == "active")
+    new.process.send_signal(signal.SIGSTOP)
+    old.monitor.execute("migrate-start-postcopy")
+    until(lambda: is_post_copy(migration_status(old.monitor)))
+    assert not old.is_running()
+    new.process.kill()
+    process.kill()
+    dead_man.wait(PATIENCE_S)
+    major, minor = map(int, emulators.version(program).split(".")[:2])
+    taken_back = (major, minor) >= (10, 2)
+    assert old.is_running() == taken_back
+    assert ("ended" in [event["act"] for event in history(folder)]) == (not taken_back)
 
 
 def test_a_save_that_was_cut_off_goes_on_in_its_process(qemu: Qemu, folder: Path, controller: Any) -> None:

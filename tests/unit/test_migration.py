@@ -90,6 +90,19 @@ def test_a_failure_comes_back_as_it_was() -> None:
         migration.within(5, fail, "it", "web-0")
 
 
+@pytest.mark.parametrize(
+    ("states", "back"),
+    [
+        (["postcopy-device", "failing", "failed"], True),
+        (["postcopy-device", "postcopy-active"], False),
+        (["postcopy-paused"], False),
+    ],
+)
+def test_a_guest_is_taken_back_by_its_source_or_lost(states: list[str], back: bool) -> None:
+    source = Source(*states)
+    assert migration.was_taken_back(lambda: source("query-migrate")["status"], 5) == back
+
+
 class Monitor:
     """A source as the dead-man speaks to it."""
 

@@ -21,7 +21,7 @@ from lab.hypervisor.deadman.guest_process import MonitorAddress as MonitorAddres
 from lab.hypervisor.deadman.guest_process import Process
 from lab.hypervisor.deadman.guest_process import Rescued as Rescued
 from lab.hypervisor.deadman.guest_process import now as now
-from lab.hypervisor.migration import is_over, is_post_copy
+from lab.hypervisor.migration import is_over, is_post_copy, was_taken_back
 from lab.hypervisor.process import QemuProcess
 from lab.hypervisor.qmp import NEVER_RAN, MonitorError, migration_status, status, take_port
 
@@ -115,14 +115,16 @@ class HandOver(ResumePlan):
                 take_port(new.monitor.execute, self.port)
 
     def holder(self, opened: Opened) -> Process:
-        return opened.processes[0 if opened.token.take() else 1]
+        old, new = opened.processes
+        return old if opened.token.take() or not new.alive else new
 
 
 @dataclass(frozen=True)
 class Migration(HandOver):
     """live-migrate. As a hand-over, but a controller that has taken the token may have begun post-copy. Once
     QEMU has switched to it, the guest goes on in its successor and needs its old process for the rest of its
-    memory. Before that it is put back."""
+    memory. Before that it is put back, and if its successor ends before it has the devices' state, QEMU 10.2
+    and later take it back."""
 
     def rescue(self, opened: Opened) -> Rescued:
         old, new = opened.processes
@@ -137,6 +139,8 @@ class Migration(HandOver):
         rescued = self._go_on(new)
         if rescued.act in ("resumed", "running") and _await_end(old):
             self._retire(old, new)
+        if rescued.act == "ended" and was_taken_back(lambda: migration_status(old.monitor), _END_S):
+            return old.let_run("its successor ended before it had the guest, which stayed where it was")
         return rescued
 
     def _go_on(self, new: Process) -> Rescued:

@@ -10,7 +10,8 @@
 
 With post-copy, QEMU stops the guest after some time, whatever it has dirtied, and sends the devices' state.
 The successor runs, and what the guest touches comes from the predecessor, which ends when it has sent all.
-From the order to switch over there is no way back: the controller takes the token before it.
+From the order to switch over no other process may decide any more: the controller takes the token before it.
+If the successor ends while it loads the devices' state, QEMU 10.2 and later take the guest back.
 
 Which process may run is decided as in in_place.py. A migration that does not converge in the budget is
 cancelled while the guest runs: it was never stopped then, and stays where it was.
@@ -197,7 +198,7 @@ class LiveMigrate(Exchange):
         return Call(now, now)
 
     def _go_back(self, why: str) -> Resumed:
-        if self._moved is not None and migration.is_post_copy(self._status()):
+        if self._moved is not None and self._is_lost():
             raise HypervisorError(
                 f"the guest is lost: post-copy had begun, from which no process can go back: {why}",
                 where=self._guest,
@@ -210,6 +211,14 @@ class LiveMigrate(Exchange):
             self._done = back
         self._report = self._reported()
         return back
+
+    def _is_lost(self) -> bool:
+        """Whether post-copy is past the point of no return."""
+        status = self._status()
+        if status != migration.LOADING:
+            return migration.is_post_copy(status)
+        self._new.kill()
+        return not migration.was_taken_back(self._status, RUN_S)
 
     # -- afterwards --------------------------------------------------------------------------------------
 
