@@ -46,10 +46,13 @@ class Message:
 _WATCHDOG = "kernel/time/clocksource.c"
 _STALL = "kernel/rcu/tree_stall.h"
 
-_READ_NS = 100 * NS_PER_US
+CLOCKSOURCE_READ_NS = 100 * NS_PER_US
+"""Linux's default: WATCHDOG_MAX_SKEW (kernel/time/clocksource.c). A host that delays a reading of a
+clocksource by so long can make the guest distrust it."""
+
 _LOCKUP_NS, _HARD_LOCKUP_NS = 20 * NS_PER_S, 10 * NS_PER_S
 _POOL_NS, _STALL_NS, _SEND_NS = 30 * NS_PER_S, 21 * NS_PER_S, 5 * NS_PER_S
-"""Linux's defaults: WATCHDOG_MAX_SKEW (kernel/time/clocksource.c); watchdog_thresh, 10 s, twice that for a
+"""Linux's defaults: watchdog_thresh, 10 s, twice that for a
 soft lockup (kernel/watchdog.c); wq_watchdog_thresh (kernel/workqueue.c); CONFIG_RCU_CPU_STALL_TIMEOUT
 (kernel/rcu/Kconfig.debug); watchdog_timeo of a network device (net/sched/sch_generic.c)."""
 
@@ -91,22 +94,22 @@ TROUBLE = (
         "timekeeping watchdog on CPU%d: %s read-back delay of %lldns, attempt %d, marking unstable",
         _WATCHDOG,
         ("6.1",),
-        busy_ns=_READ_NS,
+        busy_ns=CLOCKSOURCE_READ_NS,
     ),
     Message(
         "timekeeping watchdog on CPU%d: wd-%s-wd excessive read-back delay of %lldns vs. limit of %ldns, "
         "wd-wd read-back delay only %lldns, attempt %d, marking %s unstable",
         _WATCHDOG,
         ("6.12",),
-        busy_ns=_READ_NS,
+        busy_ns=CLOCKSOURCE_READ_NS,
     ),
     Message("Marking clocksource %s unstable due to frequency skew", _WATCHDOG, ("7.3",)),
     Message("Marking clocksource %s unstable due to inter CPU skew", _WATCHDOG, ("7.3",)),
-    Message("Marking TSC unstable due to %s", "arch/x86/kernel/tsc.c", busy_ns=_READ_NS),
+    Message("Marking TSC unstable due to %s", "arch/x86/kernel/tsc.c", busy_ns=CLOCKSOURCE_READ_NS),
     Message(
         "TSC found unstable after boot, most likely due to broken BIOS.",
         "kernel/sched/clock.c",
-        busy_ns=_READ_NS,
+        busy_ns=CLOCKSOURCE_READ_NS,
     ),
     Message("NETDEV WATCHDOG: %s transmit queue %u timed out", "net/sched/sch_generic.c", busy_ns=_SEND_NS),
     Message("BUG: kernel NULL pointer dereference, address: %px", "arch/x86/mm/fault.c"),

@@ -216,6 +216,22 @@ def test_what_a_busy_host_makes_a_kernel_write_is_not_the_freezes_doing(
 
 
 @pytest.mark.parametrize(
+    ("waited_ms", "outcome"), [(9000, Outcome.INCONCLUSIVE), (20, Outcome.FAILED), (0, Outcome.FAILED)]
+)
+def test_a_new_boot_on_a_busy_host_may_choose_another_clocksource(waited_ms: int, outcome: Outcome) -> None:
+    obs = cycle(FreezeMethod.REBOOT, 0, 3 * S)
+    assert obs.stop is not None
+    assert obs.facts_after is not None
+    since = obs.stop.called.raw_ns
+    seen = replace(
+        obs,
+        facts_after=replace(obs.facts_after, clocksource="another"),
+        cpu_waits=waits((since, 7, S), (since + 30 * S, 7, S + waited_ms * MS)),
+    )
+    assert outcomes_of(measured(seen))["kernel log"] is outcome
+
+
+@pytest.mark.parametrize(
     ("took_ms", "waited_ms", "outcome"),
     [
         (20_000, 12_000, Outcome.INCONCLUSIVE),
