@@ -213,14 +213,13 @@ turn() {
     return 0
 }
 
-name='' seen='' drained='' before='' pause=1
+name='' seen='' drained='' before='' factor=1
 [ -n "$STATE" ] && [ -e "$STATE" ] && drained=1
 while :; do
-    if turn; then pause=1; answered=0; else pause=$((pause < 8 ? pause * 2 : 10)); answered=1; fi
+    if turn; then factor=1 pause=$every answered=0; else
+        factor=$((factor < 8 ? factor * 2 : 10)) answered=1
+        pause=$(awk -v every="$every" -v factor="$factor" 'BEGIN { print every * factor }')
+    fi
     [ -z "$once" ] || exit "$answered"
-    i=0
-    while [ "$i" -lt "$pause" ]; do
-        sleep "$every"
-        i=$((i + 1))
-    done
+    sleep "$pause"
 done

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -314,12 +315,17 @@ def test_strange_documents_change_nothing(program: str, tmp_path: Path) -> None:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
+    def has_sent(count: int) -> bool:
+        return len(sent) >= count
+
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Strange) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         handler = Handler(program, tmp_path, f"http://127.0.0.1:{server.server_address[1]}").start(
             "--every", "0.01"
         )
         try:
+            for count in range(1, len(strange) + 3):  # each is asked for anew
+                until(partial(has_sent, count), lambda: handler.log)
             handler.does("drain/Freeze", "undrain")
         finally:
             handler.stop()
