@@ -106,7 +106,7 @@ class LibvirtHypervisor:
     def prepare(self, guest: str, freezing: Freezing) -> None:
         """See ports.Hypervisor."""
         self.finish(guest)
-        self.own.begin(guest, freezing.method)
+        self.own.begin(guest, freezing)
         if freezing.method.needs_resume:
             self.dead_man.start()
         freeze = make(self._context, guest, freezing)
@@ -170,10 +170,10 @@ class LibvirtHypervisor:
                 self._freezes.pop(guest, None)
             try:
                 freeze.finish()
+                self.own.end(guest)
             finally:
                 if guest not in self._ours:  # it was resumed
                     self.dead_man.release([guest])
-                    self.own.end(guest)
 
     def guard(
         self, guests: Sequence[str], freezing: Freezing, at_raw_ns: int, until_raw_ns: int, cycle: int

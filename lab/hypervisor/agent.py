@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from typing import Any, TypeVar
+from xml.etree import ElementTree as ET
 
 from lab.core.clock import Stamp
 from lab.core.units import NS_PER_MS, NS_PER_S
@@ -20,6 +21,7 @@ _FREEZE_S, _THAW_S = 10, 2
 _SET_S = 10
 """Time limit in seconds: hwclock, which the agent runs, gives up after as long."""
 
+CHANNEL = "org.qemu.guest_agent.0"
 _CHANNEL = "add a virtio channel org.qemu.guest_agent.0 to its XML, and qemu-guest-agent to the guest"
 _ALLOW = "let qemu-ga in the guest allow it (block-rpcs and allow-rpcs in qemu-ga.conf)"
 
@@ -102,6 +104,17 @@ def get_time(domain: Any, where: str, clock: Clock) -> tuple[Call, int]:
     except libvirt.libvirtError as error:
         raise _failed(error, "the agent's guest-get-time failed", where, "guest-get-time") from error
     return call, int(time["seconds"]) * NS_PER_S + int(time["nseconds"])
+
+
+def socket(domain: Any, where: str) -> str:
+    """The path of its channel's socket on this host; "" without a channel."""
+    with mapped("its domain XML cannot be read", where):
+        root = ET.fromstring(domain.XMLDesc(0))  # noqa: S314 - libvirt's own
+    for channel in root.iterfind("devices/channel"):
+        target, source = channel.find("target"), channel.find("source")
+        if target is not None and target.get("name") == CHANNEL and source is not None:
+            return source.get("path", "")
+    return ""
 
 
 def freeze_files(domain: Any, where: str, within_s: float) -> int:

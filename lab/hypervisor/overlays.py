@@ -22,6 +22,23 @@ _READY_S = 120.0
 _PAUSE_S = 0.02
 
 
+def check(domain: Any, where: str, folder: Path | None) -> set[Path]:
+    """The folders of take()'s overlays. Refused when it cannot make them: there is no disk, a disk is no
+    file and has no folder, or files of an earlier snapshot are there."""
+    sources, uuid = disks(domain, where), str(domain.UUIDString())
+    if names := left(domain, where):
+        raise Refused(f"a snapshot of a lab is in use: {', '.join(names.values())}", where=where)
+    for name, source in sources.items():
+        if folder is None and Path(source).is_block_device():
+            hint = "set save_to to a folder for its overlay"
+            raise Refused(f"its disk {name} is a block device, {source}", where=where, hint=hint)
+    folders = {folder} if folder else {Path(source).parent for source in sources.values()}
+    if there := [str(path) for each in sorted(folders) for path in each.glob(f"{_prefix(uuid)}*")]:
+        hint = "a killed lab has left it, and the domain does not use it: remove it"
+        raise Refused(f"a file of an earlier snapshot is there: {' '.join(there)}", where=where, hint=hint)
+    return folders
+
+
 def disks(domain: Any, where: str) -> dict[str, str]:
     """The files or devices of the domain's writable disks, by target. Refused when it has none, or one that
     has no path on this host."""
@@ -81,7 +98,8 @@ def take(domain: Any, where: str, folder: Path | None, memory: Path | None) -> N
 
 def flatten(domain: Any, where: str) -> list[str]:
     """Write what the lab's overlays hold into the disks below them, have the domain use these again, and
-    remove the overlays. Returns their paths. HypervisorError when one cannot be; it stays in use then."""
+    remove the overlays. A domain that QEMU has paused, because an overlay could not grow, runs again. Returns
+    their paths. HypervisorError when one cannot be; it stays in use then."""
     done = []
     for name, path in left(domain, where).items():
         try:
@@ -97,17 +115,57 @@ def flatten(domain: Any, where: str) -> list[str]:
             raise HypervisorError(failure.what, where=where, hint=hint) from error
         remove(Path(path))
         done.append(path)
+    if done:
+        with mapped("cannot be resumed", where):
+            if tuple(domain.state()) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR):
+                domain.resume()
     return done
 
 
-def undo(domain: Any, where: str) -> list[str]:
-    """Thaw the file systems of a running domain that a killed run has left with a snapshot, and flatten().
-    [] for one that has none."""
-    if not left(domain, where):
-        return []
-    with suppress(HypervisorError):  # the dead-man, or the guest itself, thaws what its agent does not
-        agent.thaw_files(domain, where)
-    return flatten(domain, where)
+def undo(domain: Any, where: str, folder: str = "", *, frozen: bool = False) -> list[str]:
+    """Thaw the file systems of a running domain that a killed run has left in a snapshot, flatten(), and
+    remove the snapshot's other files. Returns a line for each; [] for a domain without any. folder: where the
+    run put them beside the disks' own folders. frozen: nobody else has thawed it."""
+    there, done = left(domain, where), []
+    if frozen or there:
+        with suppress(HypervisorError):  # the dead-man, or the guest itself, thaws what its agent does not
+            done += ["its file systems were thawed"] * bool(agent.thaw_files(domain, where))
+    done += [f"its snapshot {path} was written back" for path in flatten(domain, where)]
+    folders = {Path(path).parent for path in there.values()} | ({Path(folder)} if folder else set())
+    return done + [f"{path} was removed" for path in _remove_unused(domain, where, folders)]
+
+
+def ended_with_one(domain: Any, where: str) -> HypervisorError | None:
+    """What to say of a domain that has ended with overlays in use; None for one without any."""
+    if not (there := left(domain, where)):
+        return None
+    paths = " ".join(there.values())
+    return HypervisorError(
+        f"it ended while a snapshot was in use: what it wrote since is in {paths}",
+        where=where,
+        hint=f"qemu-img commit {paths}; then name the disk itself again: virsh edit",
+    )
+
+
+def _remove_unused(domain: Any, where: str, folders: set[Path]) -> list[str]:
+    """Remove files of the lab's snapshots that the domain does not use: a saved state, and overlays that were
+    written back, or were made and never used, just before the run was killed."""
+    with suppress(Refused):
+        folders |= {Path(path).parent for path in disks(domain, where).values()}
+    with mapped("its domain XML cannot be read", where):
+        described = domain.XMLDesc(0) + domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    done = []
+    for folder in sorted(folders):
+        for path in sorted(folder.glob(f"{_prefix(str(domain.UUIDString()))}*")):
+            if path.name not in described:
+                remove(path)
+                done.append(str(path))
+    return done
+
+
+def memory_file(folder: Path, uuid: str) -> Path:
+    """The file for the RAM and devices of a domain's snapshot."""
+    return folder / f"{_prefix(uuid)}memory.save"
 
 
 def remove(path: Path) -> None:

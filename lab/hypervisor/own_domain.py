@@ -17,6 +17,7 @@ from xml.etree import ElementTree as ET
 from lab.core.method import FreezeMethod
 from lab.core.plan import RtcTrack
 from lab.errors import HypervisorError, Refused, UsageError
+from lab.hypervisor import agent
 from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt, mapped
 from lab.hypervisor.domain import NAMESPACE
 from lab.hypervisor.domains import state_of
@@ -24,8 +25,6 @@ from lab.hypervisor.facts import Emulator
 
 QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
 """The XML namespace of what a domain gives QEMU directly (libvirt, "QEMU command-line passthrough")."""
-
-AGENT_CHANNEL = "org.qemu.guest_agent.0"
 
 MOST_SHOWN = 300
 """The most characters of a device's XML in a message."""
@@ -89,7 +88,7 @@ class OwnDomain:
         if method.traits.copies_memory and not self.persistent and (self.snapshots or self.checkpoints):
             return "it is transient, and libvirt forgets its snapshots and checkpoints when it is saved"
         if (method.sleeps or method.traits.freezes_files) and not self.agent:
-            return f"it has no channel {AGENT_CHANNEL} for qemu-guest-agent"
+            return f"it has no channel {agent.CHANNEL} for qemu-guest-agent"
         if method.sleeps and not self.may_sleep:
             return "its XML disables S3 (pm, suspend-to-mem)"
         if method.sleeps and self.kind == "qemu" and "q35" in self.machine and not self.hpet:
@@ -148,7 +147,7 @@ def read(domain: Any) -> OwnDomain:
         host_devices=tuple(_host_devices(devices)),
         snapshots=snapshots,
         checkpoints=checkpoints,
-        agent=any(target.get("name") == AGENT_CHANNEL for target in devices.iterfind("channel/target")),
+        agent=any(target.get("name") == agent.CHANNEL for target in devices.iterfind("channel/target")),
         may_sleep=sleep is None or sleep.get("enabled") != "no",
         hpet="hpet" not in timers or timers["hpet"].get("present") != "no",
         rtc=RtcTrack.GUEST if track == "guest" else RtcTrack.WALL,

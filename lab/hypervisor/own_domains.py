@@ -8,12 +8,12 @@ from pathlib import Path
 
 from lab.core.method import FreezeMethod
 from lab.errors import HypervisorError, Refused
-from lab.hypervisor import agent, freezer, own_domain, own_lease
+from lab.hypervisor import agent, freezer, overlays, own_domain, own_lease
 from lab.hypervisor.context import LibvirtContext
 from lab.hypervisor.own_domain import OwnDomain
 from lab.hypervisor.own_lease import OwnLease, OwnRecord
 from lab.hypervisor.process import QemuProcess
-from lab.ports import Call, Clock
+from lab.ports import Call, Clock, Freezing
 
 
 class OwnDomains:
@@ -65,13 +65,16 @@ class OwnDomains:
         if own is None or lease is None:
             return []
         frozen = guest in self._stopped and self._is_frozen(guest, own)
+        unfinished = False  # it has ended, or an overlay could not be written back
+        with suppress(HypervisorError):
+            unfinished = bool(overlays.left(context.domain(guest)[0], own.where))
         try:
             if frozen:
                 raise HypervisorError("is still frozen", where=own.where, hint=context.recover_command)
             return own_domain.compare(context.domain(guest)[0], own)
         finally:
             self._drop(guest)
-            lease.close(keep_record=frozen)
+            lease.close(keep_record=frozen or unfinished)
 
     def obstacle(self, own: OwnDomain, method: FreezeMethod) -> str:
         """Why this user cannot freeze a domain by a method, beside what its XML says; "" when he can."""
@@ -97,18 +100,19 @@ class OwnDomains:
         """See agent.system."""
         return agent.system(self._context.domain(guest)[0], guest)
 
-    def begin(self, guest: str, method: FreezeMethod) -> None:
+    def begin(self, guest: str, freezing: Freezing) -> None:
         """Record that the guest is about to be frozen. Refused when its domain does not allow the method."""
-        own = self._context.own.get(guest)
+        own, method = self._context.own.get(guest), freezing.method
         if own is None or not method.needs_resume:
             return
         if why := own.refusal(method):
             raise Refused(why, where=own.where)
-        self._context.leases[guest].freezes(method, self._context.process(guest).pid)
+        pid = self._context.process(guest).pid
+        self._context.leases[guest].freezes(method, pid, freezing.save_to)
 
     def end(self, guest: str) -> None:
-        """Record that the guest runs."""
-        if (lease := self._context.leases.get(guest)) is not None:
+        """Record that the guest runs, if it does."""
+        if guest not in self._stopped and (lease := self._context.leases.get(guest)) is not None:
             lease.runs()
 
     def _is_frozen(self, guest: str, own: OwnDomain) -> bool:

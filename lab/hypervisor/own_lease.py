@@ -30,7 +30,8 @@ SCHEMA = "freezelab.own/1"
 @dataclass(frozen=True)
 class OwnRecord:
     """What is known of a domain that a run uses. history: the run's events.jsonl. frozen: the method by which
-    it is being frozen; "": it is not. pid: of its QEMU process then."""
+    it is being frozen; "": it is not. pid: of its QEMU process then. save_to: the folder for the files of
+    that method, if the playbook has one."""
 
     uri: str
     uuid: str
@@ -40,6 +41,7 @@ class OwnRecord:
     history: str = ""
     frozen: str = ""
     pid: int = 0
+    save_to: str = ""
 
     @property
     def where(self) -> str:
@@ -82,10 +84,10 @@ class OwnLease:
             self.close()
             raise
 
-    def freezes(self, method: str, pid: int) -> None:
-        """Record that it is about to be frozen. pid: of its QEMU process. MachineError when that cannot be
+    def freezes(self, method: str, pid: int, save_to: str = "") -> None:
+        """Record that it is about to be frozen. pid, save_to: see OwnRecord. MachineError when that cannot be
         written."""
-        self._write(replace(self._record, frozen=method, pid=pid))
+        self._write(replace(self._record, frozen=method, pid=pid, save_to=save_to))
 
     def runs(self) -> None:
         """Record that it runs."""
@@ -134,6 +136,17 @@ def _path(home: Path, uuid: str) -> Path:
 def check_free(uuid: str, where: str) -> None:
     """HypervisorError when another lab has the lock of this domain. where: the domain."""
     os.close(_locked(uuid, where))
+
+
+def used_by(uuid: str, where: str) -> str:
+    """Which lab has the lock of this domain, in words; "" when none has."""
+    try:
+        check_free(uuid, where)
+    except MachineError:
+        return ""
+    except HypervisorError as error:
+        return error.what
+    return ""
 
 
 def _locked(uuid: str, where: str) -> int:

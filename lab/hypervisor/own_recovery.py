@@ -12,11 +12,11 @@ from lab.hypervisor import overlays
 from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt
 from lab.hypervisor.context import LibvirtContext
 from lab.hypervisor.domains import state_of
-from lab.hypervisor.own_lease import OwnRecord, forget, records
+from lab.hypervisor.own_lease import OwnRecord, forget, records, used_by
 from lab.hypervisor.process import QemuProcess
 from lab.hypervisor.recovery import drop_saved
 
-_WITH_OVERLAYS = {method.value for method in FreezeMethod if method.traits.freezes_files}
+_SNAPSHOTS = {method.value for method in FreezeMethod if method.traits.freezes_files}
 
 
 def resume_all(context: LibvirtContext, but: Collection[str]) -> Iterator[str]:
@@ -26,19 +26,23 @@ def resume_all(context: LibvirtContext, but: Collection[str]) -> Iterator[str]:
     for record in records(context.home):
         if record.run in but:
             continue
-        # The dead-man thaws the file systems of a snapshot, and leaves its overlays to this.
-        if not record.frozen or (record.resumed_by_dead_man and record.frozen not in _WITH_OVERLAYS):
+        # The dead-man thaws the file systems of a snapshot, and leaves its files to this.
+        if not record.frozen or (record.resumed_by_dead_man and record.frozen not in _SNAPSHOTS):
             forget(context.home, record)
         elif record.uri != context.uri:
             yield (
                 f"{record.where} may still be frozen by the killed run {record.run}: "
                 f"freezelab recover --connect {record.uri}"
             )
+        elif who := used_by(record.uuid, record.where):
+            yield f"{record.where}: {who}; the killed run {record.run} had frozen it: recover again later"
         else:
             was = _resumed(context, record)
             forget(context.home, record)
             if was:
                 yield f"{record.where} runs again (it was {was} by the killed run {record.run})"
+            elif overlay := _ended_with_overlay(context, record):
+                yield f"{record.where}: {overlay.what}: {overlay.hint}"
 
 
 def _resumed(context: LibvirtContext, record: OwnRecord) -> str:
@@ -53,13 +57,18 @@ def _resumed(context: LibvirtContext, record: OwnRecord) -> str:
             return "saved to a file"
         if domain is None or not active:
             return ""  # it has ended since; whoever ended it may start it
+        anew = False  # it was started again since; whoever stopped it then may resume it
         with contextlib.suppress(HypervisorError), QemuProcess.find(record.uuid, record.where) as process:
-            if process.pid != record.pid:
-                return ""  # it was started again since; whoever stopped it then may resume it
-            if process.is_stopped():
+            anew = process.pid != record.pid
+            stopped = not anew and process.is_stopped()
+            if stopped:
                 process.send_continue()
+            if not anew:
                 process.leave_freezer()
+            if stopped:
                 return "stopped"
+        if anew:
+            return _undone(domain, record, frozen=False)
         state = state_of(domain)
         if state == "paused":
             domain.resume()
@@ -70,9 +79,22 @@ def _resumed(context: LibvirtContext, record: OwnRecord) -> str:
         hint = f"its state is in {path.resolve()}: virsh restore FILE" if path.exists() else failure.hint
         raise HypervisorError(failure.what, where=record.where, hint=hint) from error
     drop_saved(path)  # of a save that was not complete
-    if overlays.undo(domain, record.where) and state == "running":
-        return "in a snapshot"
-    return state if state != "running" else ""
+    undone = _undone(domain, record, frozen=not record.resumed_by_dead_man)
+    return state if state != "running" else undone
+
+
+def _undone(domain: Any, record: OwnRecord, *, frozen: bool) -> str:
+    """See overlays.undo. Returns what it was in; "" when there was nothing to undo."""
+    if record.frozen not in _SNAPSHOTS:
+        return ""
+    return "in a snapshot" if overlays.undo(domain, record.where, record.save_to, frozen=frozen) else ""
+
+
+def _ended_with_overlay(context: LibvirtContext, record: OwnRecord) -> HypervisorError | None:
+    domain = _found(context, record)
+    if domain is None or record.frozen not in _SNAPSHOTS or domain.isActive():
+        return None
+    return overlays.ended_with_one(domain, record.where)
 
 
 def _found(context: LibvirtContext, record: OwnRecord) -> Any | None:

@@ -77,8 +77,8 @@ def run_again(context: LibvirtContext, but: Collection[str], *, all_guests: bool
         was = _resume(context, domain)
         if was != "running":
             yield f"guest {domain.guest} runs again (it was {was})"
-        for overlay in overlays.undo(_lookup(context, domain), domain.guest):
-            yield f"guest {domain.guest}: its snapshot {overlay} was written back"
+        for line in overlays.undo(_lookup(context, domain), domain.guest):
+            yield f"guest {domain.guest}: {line}"
     running = {domain.uuid for domain in context.domains.lab()}
     own = {record.uuid for record in records(context.home)}
     for path in saved(context.home) if all_guests else ():

@@ -18,6 +18,7 @@ from lab.guest import timesync
 from lab.guest.fill import Fill, room
 from lab.guest.installer import GuestInstaller
 from lab.guest.session_probe import SessionProbe
+from lab.guest.shell_thaw import ShellThaw
 from lab.guest.ssh_route import SshRoute
 from lab.guest.timesync.put_back import PutBack
 from lab.guest.watcher import GuestWatcher
@@ -126,8 +127,10 @@ class GuestSetup:
             resync = _AtFault(resync, self._relay)
             begin.append(self._relay.begin)
         writer = self._writer(spec, probe, cell, stack)
-        if writer is not None:
-            begin.append(partial(writer.arm, cell.cycle.budget_ns + SELF_THAW_NS))
+        if (thaws := writer or self._shell_thaw(spec, probe, cell, stack)) is not None:
+            self._hypervisor.thaws[name] = thaws.thaw
+            stack.callback(self._hypervisor.thaws.pop, name, None)
+            begin.append(partial(thaws.arm, cell.cycle.budget_ns + SELF_THAW_NS))
 
         def before_freeze() -> None:
             for each in begin:
@@ -156,10 +159,15 @@ class GuestSetup:
         """The writer of a guest whose file systems are to be frozen. None without Python in it."""
         if probe.depth is not Depth.PYTHON or not cell.cycle.method.traits.freezes_files:
             return None
-        writer = stack.enter_context(GuestWriter(spec.name, lambda: probe.ssh, sysrq=not spec.is_own))
-        self._hypervisor.thaws[spec.name] = writer.thaw
-        stack.callback(self._hypervisor.thaws.pop, spec.name, None)
-        return writer
+        return stack.enter_context(GuestWriter(spec.name, lambda: probe.ssh, sysrq=not spec.is_own))
+
+    def _shell_thaw(
+        self, spec: GuestSpec, probe: SessionProbe, cell: Cell, stack: ExitStack
+    ) -> ShellThaw | None:
+        """What thaws such a guest from inside where there is only a shell. None where there is none."""
+        if probe.depth is not Depth.SHELL or not cell.cycle.method.traits.freezes_files:
+            return None
+        return stack.enter_context(ShellThaw(spec.name, lambda: probe.ssh))
 
     def _watcher(
         self, spec: GuestSpec, probe: SessionProbe, cell: Cell, stack: ExitStack

@@ -22,7 +22,8 @@ pytestmark = [
 
 BODY = """
     import json
-    from lab.errors import HypervisorError
+    import time
+    from lab.errors import HypervisorError, Refused
     from lab.hypervisor import overlays, own_recovery
     from lab.hypervisor.own_lease import SCHEMA, OwnRecord
     from lab.hypervisor.domain import Accelerator, Disk
@@ -33,7 +34,7 @@ BODY = """
         kernel=None, disk=Disk(home / "disk.qcow2"), ssh_port=0,
     )
     lab.define_and_start(spec)
-    domain, small = lab._context.domain("web-0")[0], home / "small"
+    domain, small, mid = lab._context.domain("web-0")[0], home / "small", home / "mid"
     before = domain.XMLDesc(0)
 
     def shown(what):
@@ -63,6 +64,20 @@ BODY = """
                 print(error.what.split(":")[0])
             shown("full")
         print(sorted(path.name for path in small.iterdir()))
+        overlays.take(domain, "web-0", mid, None)
+        end = time.monotonic() + 60
+        while lab.state("web-0") != "paused" and time.monotonic() < end:
+            time.sleep(0.02)
+        shown("filled")
+        overlays.flatten(domain, "web-0")
+        shown("emptied")
+        (home / f"freezelab-{spec.uuid}-vda.qcow2").write_bytes(b"")
+        (home / f"freezelab-{spec.uuid}-memory.save").write_bytes(b"")
+        try:
+            overlays.check(domain, "web-0", None)
+        except Refused as refused:
+            print(refused.what.split(":")[0])
+        print(len(overlays.undo(domain, "web-0")), overlays.check(domain, "web-0", None) == {home})
     finally:
         lab.destroy("web-0")
 """
@@ -75,10 +90,11 @@ def test_an_overlay_goes_back_into_its_own_disk_and_none_is_left_on_a_full_one(h
     digest = hashlib.sha256(base.read_bytes()).hexdigest()
     disk = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base), "-F", "raw"]
     subprocess.run([*disk, str(home / "disk.qcow2"), "64M"], check=True)
-    small = home / "small"
+    small, mid = home / "small", home / "mid"
     small.mkdir()
+    mid.mkdir()
     script = (
-        f"mount -t tmpfs -o size=64k small {small} && "
+        f"mount -t tmpfs -o size=64k small {small} && mount -t tmpfs -o size=2m mid {mid} && "
         f"head -c 60k /dev/zero >{small}/filled && exec {sys.executable} -"
     )
     done = subprocess.run(
@@ -97,5 +113,9 @@ def test_an_overlay_goes_back_into_its_own_disk_and_none_is_left_on_a_full_one(h
         *full,
         *full,
         "['filled']",
+        "filled paused another 1",
+        "emptied running same 0",
+        "a file of an earlier snapshot is there",
+        "2 True",
     ]
     assert hashlib.sha256(base.read_bytes()).hexdigest() == digest  # further down, and shared

@@ -16,7 +16,7 @@ import pytest
 
 from lab.core.method import FreezeMethod
 from lab.errors import HypervisorError, Refused, UsageError
-from lab.hypervisor import own_domain, own_lease, unreachable
+from lab.hypervisor import overlays, own_domain, own_lease, unreachable
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.own_lease import OwnLease, OwnRecord
 from tests.driver.programs import ROOT
@@ -89,6 +89,18 @@ def test_host_devices_refuse_what_copies_memory() -> None:
     assert own.snapshots == 3
     assert own.refusal(FreezeMethod.SAVE_RESTORE).endswith("shared folders: hostdev pci, filesystem")
     assert own.refusal(FreezeMethod.SUSPEND) == own.refusal(FreezeMethod.SIGSTOP) == ""
+
+
+def test_a_block_device_has_no_folder_for_an_overlay(connection: Any, tmp_path: Path) -> None:
+    device = next((path for path in Path("/dev").iterdir() if path.is_block_device()), None)
+    if device is None:
+        pytest.skip("this host has no block device")
+    disk = f"<disk type='block'><source dev='{device}'/><target dev='vda' bus='virtio'/></disk>"
+    domain = connection.createXML(xml("blocky", devices=disk))
+    with pytest.raises(Refused, match=f"its disk vda is a block device, {device}"):
+        overlays.check(domain, "domain blocky", None)
+    assert overlays.check(domain, "domain blocky", tmp_path) == {tmp_path}
+    domain.destroy()
 
 
 def test_what_libvirt_would_forget_of_a_transient_domain_refuses_a_save(connection: Any) -> None:

@@ -25,6 +25,7 @@ from lab.guest.ssh_route import SshRoute
 from lab.image.identity import make_key
 from lab.process.clock import HostClock
 from tests.host.libvirtd import ROOT
+from tests.host.own_backups import backups, cut_off, interrupted, troubled
 from tests.host.own_lab import PLACE, SESSION, SYSTEM, WAIT_S, Lab, until
 from tests.host.own_machine import OF_QCOW2, RANDOM, SECOND_DISK, OwnMachine, daemon, opened
 from tests.host.own_meddling import has_more, meddled, migrated, vanishes
@@ -46,28 +47,6 @@ while data := sock.recv(65536):
 def methods(lab: Lab) -> dict[str, Any]:
     """By each method that moves or stops it, and a managed save that is not there before or after."""
     return {method: lab.run(method) for method in ("suspend", "sigstop", "save-restore")}
-
-
-def backups(lab: Lab) -> dict[str, Any]:
-    """By a host's sleep and by snapshots of its two disks, and a snapshot whose controller is killed."""
-    seen: dict[str, Any] = {
-        method: lab.run(method) for method in ("host-sleep", "snapshot", "snapshot-state")
-    }
-    seen["overlays"] = sorted(path.name for path in lab.machine.folder.glob("freezelab-*"))
-    before = lab.machine.look()
-    lab.during("freeze", subprocess.Popen.kill, "snapshot")
-    until(lambda: '"kind":"deadman"' in lab.history(), told=lab.history)
-    seen["killed"] = {
-        "history": [json.loads(x) for x in lab.history().splitlines() if '"kind":"deadman"' in x],
-        "recover": lab("recover"),
-    }
-    lab.machine.answers()
-    after = lab.machine.look()
-    seen["killed"]["differs"] = {
-        key: [before[key], after[key]] for key in before if before[key] != after[key]
-    }
-    seen["killed"]["overlays"] = sorted(path.name for path in lab.machine.folder.glob("freezelab-*"))
-    return seen
 
 
 def killed(lab: Lab) -> dict[str, Any]:
@@ -349,6 +328,9 @@ SCENES: dict[str, Callable[[Lab], dict[str, Any]]] = {
     "depths": depths,
     "agent": by_agent,
     "backups": backups,
+    "cut_off": cut_off,
+    "interrupted": interrupted,
+    "troubled": troubled,
     "killed": killed,
     "meddled": meddled,
     "reached": reached,

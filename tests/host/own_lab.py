@@ -23,7 +23,7 @@ PLAYBOOK = """
 name: own
 guests: [{entry}]
 resync: {resync}
-cycle: {{method: {method}, patch: {{hold: {hold}}}, before: 2s, watch: {watch}}}
+cycle: {{method: {method}, patch: {{hold: {hold}}}, before: 2s, watch: {watch}{keys}}}
 """
 
 Act = Callable[[subprocess.Popen[str]], object]
@@ -35,10 +35,12 @@ class Lab:
     def __init__(self, machine: OwnMachine, uri: str, home: Path = HOME) -> None:
         self.machine, self.uri, self.home = machine, uri, home
 
-    def start(self, *arguments: str, connect: bool = True) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, connect: bool = True, program: tuple[str, ...] = ("lab.cli.main",)
+    ) -> subprocess.Popen[str]:
         uri = ["--connect", self.uri] if connect else []
         return subprocess.Popen(
-            [sys.executable, "-m", "lab.cli.main", *arguments, *uri],
+            [sys.executable, "-m", *program, *arguments, *uri],
             cwd=ROOT,
             env={**os.environ, "FREEZELAB_HOME": str(self.home), "NO_COLOR": "1"},
             stdout=subprocess.PIPE,
@@ -63,10 +65,12 @@ class Lab:
         entry: str = "",
         more: str = "",
         watch: str = "4s",
+        keys: str = "",
     ) -> str:
+        """keys: of the cycle, beside the usual ones."""
         path = PLACE / "own.yaml"
         entry = entry or self.machine.entry()
-        text = PLAYBOOK.format(entry=entry, method=method, resync=resync, hold=hold, watch=watch)
+        text = PLAYBOOK.format(entry=entry, method=method, resync=resync, hold=hold, watch=watch, keys=keys)
         path.write_text(text + more)
         return str(path)
 

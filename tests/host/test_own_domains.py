@@ -60,6 +60,27 @@ def test_a_domain_in_backups_and_on_a_host_that_sleeps_is_left_as_it_was() -> No
     assert (seen["killed"]["differs"], seen["killed"]["overlays"]) == ({}, []), seen["killed"]
 
 
+@longer
+@pytest.mark.timeout(900)
+def test_a_snapshot_that_is_cut_off_at_any_moment_leaves_nothing() -> None:
+    """After a kill -9 of the controller, perhaps with its dead-man, and recover."""
+    seen = namespaced("own_inside.py", "cut_off", timeout_s=880)
+    for moment, one in seen.items():
+        assert (one["status"], one["status of recover"]) == (-9, 0), (moment, one)
+        assert (one["differs"], one["overlays"], one["apart"], one["left"]) == ({}, [], [], []), (moment, one)
+
+
+@longer
+@pytest.mark.timeout(1200)
+def test_a_snapshot_that_is_interrupted_at_any_moment_leaves_nothing() -> None:
+    seen = namespaced("own_inside.py", "interrupted", timeout_s=1180)
+    for moment, one in seen.items():
+        assert (one["status"], one["differs"], one["overlays"], one["left"]) == (130, {}, [], []), (
+            moment,
+            one,
+        )
+
+
 def static_busybox() -> list[Path]:
     """One that runs in the guest, whatever libc this host's is built with; [] when it cannot be fetched."""
     try:

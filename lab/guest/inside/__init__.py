@@ -28,7 +28,8 @@ needs stands in that program: the guest compiles every line at each start. vermi
     unix_socket      the socket at which a running program is reached again, and a request taken
     shell_probe.sh   the probe where there is no Python: POSIX sh
     shell_setter.sh  the same for clock_setter
-    shell_clock.sh   the part of both: how a shell reads the clock
+    shell_thaw.sh    what thaws file systems there
+    shell_clock.sh   the part of all three: how a shell reads the clock
     packet_stamps    the kernel's stamps of the packets that carried a reading
     serial_channel   the virtio-serial channels
     asker            what the watcher does now and then

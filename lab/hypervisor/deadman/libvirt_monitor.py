@@ -69,10 +69,17 @@ class OwnMonitor(LibvirtMonitor):
                 return {"status": "active" if runs else "none"}
             if command == "migrate_cancel":
                 return self._domain.abortJob()
+            if command == "send-key":
+                codes = [_KEY_CODES[key["data"]] for key in arguments["keys"]]
+                return self._domain.sendKey(libvirt.VIR_KEYCODE_SET_LINUX, _HELD_MS, codes, len(codes), 0)
         except libvirt.libvirtError as error:
             raise MonitorError(f"libvirt: {error}") from error
         raise MonitorError(f"QMP {command} is not used on a domain of the user's own")
 
+
+_HELD_MS = 100
+_KEY_CODES = {"alt": 56, "sysrq": 99, "j": 36}
+"""Linux's codes (linux/input-event-codes.h) of keys by QEMU's names."""
 
 _QMP_STATES = {
     libvirt.VIR_DOMAIN_RUNNING: "running",

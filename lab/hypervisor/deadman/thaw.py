@@ -24,15 +24,17 @@ _KEYS = ("alt", "sysrq", "j")
 @dataclass(frozen=True)
 class ThawFiles(ResumePlan):
     """snapshot: the file systems are frozen, and the guest may be suspended as well. agent: the socket of its
-    agent's channel, which the controller holds until it ends; "": libvirt at `uri` is asked."""
+    agent's channel, which the controller holds until it ends; "": libvirt at `uri` is asked. saves: its RAM
+    may be being saved."""
 
     agent: str = ""
     uri: str = ""
     uuid: str = ""
+    saves: bool = False
     needs_libvirt: ClassVar[bool] = True
 
     def rescue(self, opened: Opened) -> Rescued:
-        rescued = opened.process.let_run("it was resumed")
+        rescued = opened.process.let_run("it was resumed", leaving=self.saves)
         if rescued.act not in ("resumed", "running"):
             return rescued
         called = now()

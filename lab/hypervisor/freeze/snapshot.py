@@ -13,10 +13,11 @@ import os
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from lab.core.file_stall import FREEZE_FILES, THAW_FILES
 from lab.core.units import NS_PER_S, format_size
-from lab.errors import FreezelabError, HypervisorError, MachineError, Refused
+from lab.errors import AgentError, FreezelabError, HypervisorError, MachineError, Refused
 from lab.hypervisor import agent, overlays
 from lab.hypervisor.binding import libvirt, mapped
 from lab.hypervisor.context import LibvirtContext, Steps
@@ -35,6 +36,8 @@ _SPARE = 64 << 20
 """The least space for overlays, and for device state beside RAM."""
 
 _ABORT_S = 5.0
+_LATE_S = 40.0
+"""How long a snapshot that was called off may go on: libvirt waits 30 s for a job of somebody else's."""
 
 
 class Snapshot(OneByOne):
@@ -48,8 +51,10 @@ class Snapshot(OneByOne):
         self._steps = Steps(context, guest)
         self._lock = threading.Lock()
         self._frozen = False
+        self._refused = False  # the freeze, by the agent
         self._done: Resumed | None = None
         self._memory: Path | None = None
+        self._taking: Worker | None = None
 
     @property
     def is_stopped(self) -> bool:
@@ -73,18 +78,17 @@ class Snapshot(OneByOne):
                 raise Refused("its file systems are frozen already", where=guest, hint=hint)
         except HypervisorError as error:
             raise Refused(error.what, where=guest, hint=error.hint) from error
-        if names := overlays.left(domain, guest):
-            what = f"a snapshot of a lab is in use: {', '.join(names.values())}"
-            raise Refused(what, where=guest, hint=context.recover_command)
-        sources = overlays.disks(domain, guest)
         folder = Path(self._freezing.save_to) if self._freezing.save_to else None
+        try:
+            folders = overlays.check(domain, guest, folder)
+        except Refused as refused:
+            raise Refused(refused.what, where=guest, hint=refused.hint or context.recover_command) from None
         needed = _SPARE
         if self.saves:
             with mapped("libvirt does not report its memory size", guest):
                 needed += int(domain.maxMemory()) * 1024
-            beside = folder or Path(next(iter(sources.values()))).parent
-            self._memory = beside / f"freezelab-{uuid}-memory.save"
-        for each in {folder} if folder else {Path(source).parent for source in sources.values()}:
+            self._memory = overlays.memory_file(min(folders), uuid)
+        for each in folders:
             _check_room(each, needed)
 
     def stop(self, deadline_raw_ns: int) -> Frozen:
@@ -96,9 +100,11 @@ class Snapshot(OneByOne):
             self._frozen = True  # before the order, so that an interrupt thaws
             with self._steps.step(FREEZE_FILES):
                 left_s = context.left_s(deadline_raw_ns) - _THAW_NS / NS_PER_S
-                count = agent.freeze_files(domain, guest, left_s)
+                count = self._freeze(domain, left_s)
             if not count:
-                raise HypervisorError("its agent froze no file system (guest-fsfreeze-freeze returned 0)")
+                self._refused = True
+                why = "its agent froze no file system (guest-fsfreeze-freeze returned 0)"
+                raise HypervisorError(f"{why}: none can be, or others have frozen them")
             call = StopOrder(context, guest).done() if self.saves else Call(since, context.clock.now())
             with self._steps.step("save and snapshot" if self.saves else "snapshot"):
                 self._take(deadline_raw_ns)
@@ -109,6 +115,14 @@ class Snapshot(OneByOne):
         if (done := self._done) is not None:  # by the guard, in the middle of the snapshot
             return Frozen(call, done.steps, done.call, "the budget was over before it was taken")
         return Frozen(call, self._steps.hand_out(), resume_ns=_THAW_NS)
+
+    def _freeze(self, domain: Any, left_s: float) -> int:
+        try:
+            return agent.freeze_files(domain, self._guest, left_s)
+        except AgentError:
+            # It has thawed what it froze (QEMU, qga/commands-posix.c), or others had frozen them before.
+            self._refused = True
+            raise
 
     def _take(self, deadline_raw_ns: int) -> None:
         """Take the snapshot, at most until the deadline: libvirt's call has no time limit, but can be
@@ -123,16 +137,24 @@ class Snapshot(OneByOne):
             except HypervisorError as error:
                 failure.append(error)
 
-        taking = Worker(target=take, name=f"snapshot-{self._guest}", daemon=True)
-        taking.start()
-        taking.join(self._context.left_s(deadline_raw_ns))
-        if taking.is_alive():
-            with suppress(libvirt.libvirtError):
-                domain.abortJob()
-            taking.join(_ABORT_S)
+        self._taking = Worker(target=take, name=f"snapshot-{self._guest}", daemon=True)
+        self._taking.start()
+        self._taking.join(self._context.left_s(deadline_raw_ns))
+        if self._taking.is_alive():
+            self._call_off()
             raise HypervisorError("the budget is used up", where=self._guest)
         if failure:
             raise failure[0]
+
+    def _call_off(self) -> None:
+        """End a snapshot that is being taken. One without state cannot be aborted, only be waited for."""
+        if self._taking is None or not self._taking.is_alive():
+            return
+        domain, _uuid = self._context.domain(self._guest)
+        with suppress(libvirt.libvirtError):
+            if domain.jobStats().get("operation") == libvirt.VIR_DOMAIN_JOB_OPERATION_SNAPSHOT:
+                domain.abortJob()
+        self._taking.join(_ABORT_S)
 
     def resume(self) -> Resumed:
         return self._resumed("")
@@ -141,10 +163,13 @@ class Snapshot(OneByOne):
         with self._lock:
             if self._done is not None:
                 return self._done
+            if self.saves:
+                self._call_off()  # libvirt resumes nothing while it saves
             call = ResumeOrder(self._context, self._guest).done() if self.saves else None
             called = self._context.clock.now()
-            with self._steps.step(THAW_FILES):
-                self._thaw()
+            if not self._refused:
+                with self._steps.step(THAW_FILES):
+                    self._thaw()
             self._frozen = False
             returned = self._context.clock.now()
             self._done = Resumed(call or Call(called, returned), self._steps.hand_out(), why)
@@ -184,34 +209,36 @@ class Snapshot(OneByOne):
 
     def charge(self) -> Charge | None:
         context = self._context
-        spec = context.specs.get(self._guest)
-        socket = "" if spec is None or spec.agent_socket is None else str(spec.agent_socket)
-        uuid = context.domain(self._guest)[1]
+        domain, uuid = context.domain(self._guest)
+        socket = agent.socket(domain, self._guest) if context.root is not None else ""
         return charge(
-            ThawFiles, context, self._guest, agent=socket, uri="" if socket else context.uri, uuid=uuid
+            ThawFiles, context, self._guest, agent=socket, uri=context.uri, uuid=uuid, saves=self.saves
         )
 
     def finish(self) -> None:
         """Write the overlays back. HypervisorError when one cannot be, because the guest has ended or libvirt
         fails; it stays then."""
         context, guest = self._context, self._guest
-        if self._memory is not None:
-            overlays.remove(self._memory)
+        self._end_taking()
         if context.state(guest) not in ("shut off", "crashed"):
             self._remind()
             overlays.flatten(context.domain(guest)[0], guest)
-        elif guest in context.own and (left := overlays.left(context.domain(guest)[0], guest)):
-            paths = " ".join(left.values())
-            raise HypervisorError(
-                f"it ended while a snapshot was in use: what it wrote since is in {paths}",
-                where=context.own[guest].where,
-                hint=f"qemu-img commit {paths}; then name the disk itself again: virsh edit",
-            )
+        elif (own := context.own.get(guest)) and (
+            error := overlays.ended_with_one(context.domain(guest)[0], own.where)
+        ):
+            raise error
 
     def abandon(self) -> None:
         with suppress(HypervisorError):
-            if self._memory is not None:
-                overlays.remove(self._memory)
+            self._end_taking()
+
+    def _end_taking(self) -> None:
+        """Wait for a snapshot that is still being taken, or its overlays would come into use afterwards, and
+        remove the saved state."""
+        if self._taking is not None:
+            self._taking.join(_LATE_S)
+        if self._memory is not None:
+            overlays.remove(self._memory)
 
 
 class SnapshotWithState(Snapshot):

@@ -1,0 +1,96 @@
+"""The command, which kills or interrupts itself at a moment of a snapshot.
+
+    python -m tests.host.killed_in_snapshot MOMENT with|alone|once|twice ARGUMENTS…
+
+with: by SIGKILL. alone: its dead-man is killed before, so that nobody acts until `recover` does. once, twice:
+by SIGINT.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lab.hypervisor import agent, overlays
+from lab.hypervisor.freeze.snapshot import Snapshot
+
+AGAIN_S = 0.3
+
+Point = tuple[Any, str, float | None]
+"""An object and its function; how long after the call began, in seconds; None: when it has returned."""
+
+POINTS: dict[str, Point] = {
+    "prepared": (Snapshot, "prepare", None),
+    "freezing": (agent, "freeze_files", 0.02),
+    "frozen": (agent, "freeze_files", None),
+    "taking": (overlays, "take", 0.003),
+    "taken": (overlays, "take", None),
+    "thawing": (agent, "thaw_files", 0.0),
+    "thawed": (agent, "thaw_files", None),
+    "flattening": (overlays, "flatten", 0.0),
+    "committing": (overlays, "_pivot", 0.0),
+    "pivoted": (overlays, "remove", 0.0),
+    "half": (overlays, "remove", None),
+}
+POINTS |= {f"state-{name}": POINTS[name] for name in ("taken", "thawing")}
+POINTS["state-taking"] = (overlays, "take", 0.05)
+MOMENTS = (*POINTS, "frozen alone", "taken alone", "committing alone", "state-taken alone")
+
+
+def dead_men() -> list[int]:
+    found = []
+    for place in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if place.name.isdigit() and b"lab.hypervisor.deadman" in (place / "cmdline").read_bytes():
+                found.append(int(place.name))
+    return found
+
+
+def end(how: str) -> None:
+    for pid in dead_men() if how == "alone" else ():
+        os.kill(pid, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGINT if how in ("once", "twice") else signal.SIGKILL)
+    if how == "twice":
+        threading.Timer(AGAIN_S, end, ("once",)).start()
+
+
+def ending(real: Callable[..., Any], after_s: float | None, how: str) -> Callable[..., Any]:
+    """`real`, in whose first call or after it the command ends."""
+    first = [True]
+
+    def called(*arguments: Any, **more: Any) -> Any:
+        if not first:
+            return real(*arguments, **more)
+        first.clear()
+        if after_s == 0:
+            end(how)
+        elif after_s is not None:
+            threading.Timer(after_s, end, (how,)).start()
+        result = real(*arguments, **more)
+        if after_s is None:
+            end(how)
+        time.sleep(1)
+        return result
+
+    return called
+
+
+def main() -> None:
+    moment, how = sys.argv[1:3]
+    place, name, after_s = POINTS[moment]
+    setattr(place, name, ending(getattr(place, name), after_s, how))
+    sys.argv[1:3] = []
+    from lab.cli.main import app
+
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Scenes of own_inside.py: snapshots of a domain's disks, and what of them is left when they are cut off."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from tests.host.killed_in_snapshot import MOMENTS, POINTS, dead_men
+from tests.host.own_lab import Lab, until
+
+PROGRAM = "tests.host.killed_in_snapshot"
+SAVED_APART = ("pivoted", "taken", "state-taken")
+
+
+def backups(lab: Lab) -> dict[str, Any]:
+    """By a host's sleep and by snapshots of its two disks, and a snapshot whose controller is killed."""
+    seen: dict[str, Any] = {
+        method: lab.run(method) for method in ("host-sleep", "snapshot", "snapshot-state")
+    }
+    seen["overlays"] = files(lab)
+    before = look(lab)
+    lab.during("freeze", subprocess.Popen.kill, "snapshot")
+    until(lambda: '"kind":"deadman"' in lab.history(), told=lab.history)
+    seen["killed"] = {
+        "history": [json.loads(x) for x in lab.history().splitlines() if '"kind":"deadman"' in x],
+        "recover": lab("recover"),
+        **left(lab, before),
+    }
+    return seen
+
+
+def cut_off(lab: Lab) -> dict[str, Any]:
+    """A controller that is killed at each moment of a snapshot, perhaps with its dead-man; and recover."""
+    seen: dict[str, Any] = {}
+    before = look(lab)
+    apart = lab.machine.folder.parent / "apart"
+    apart.mkdir()
+    for moment in sys.argv[2:] or MOMENTS:
+        point, _, alone = moment.partition(" ")
+        method = "snapshot-state" if point.startswith("state") else "snapshot"
+        keys = f", save_to: {apart}" if point in SAVED_APART else ""
+        playbook = lab.playbook(method, hold="100ms", watch="1s", keys=keys)
+        ended = lab.ended(lab.start("run", playbook, program=(PROGRAM, point, alone or "with")))
+        until(lambda: not dead_men())
+        recovered = lab("recover")
+        seen[moment] = {
+            "status": ended["status"],
+            "said": ended["said"][-3:],
+            "recover": recovered["out"].splitlines(),
+            "status of recover": recovered["status"],
+            **left(lab, before),
+            "apart": sorted(path.name for path in apart.iterdir()),
+        }
+    return seen
+
+
+def look(lab: Lab) -> dict[str, Any]:
+    """What must be the same, with the chains of its disks as QEMU has them."""
+    devices = ET.fromstring(lab.machine.domain.XMLDesc(0))  # noqa: S314 - libvirt's own
+    chains = [[each.get("file") for each in disk.iter("source")] for disk in devices.iterfind("devices/disk")]
+    return {**lab.machine.look(), "chains": chains}
+
+
+def left(lab: Lab, before: dict[str, Any]) -> dict[str, Any]:
+    """What a cut-off snapshot has left after recover: nothing. The guest writes again."""
+    lab.machine.answers()
+    lab.machine.inside("touch /var/tmp/written && sync")
+    after = look(lab)
+    return {
+        "differs": {key: [before[key], after[key]] for key in before if before[key] != after[key]},
+        "overlays": files(lab),
+        "left": lab.left(),
+    }
+
+
+def files(lab: Lab) -> list[str]:
+    return sorted(path.name for path in lab.machine.folder.glob("freezelab-*"))
+
+
+AGENT = "qemu-guest-agent"
+
+
+def interrupted(lab: Lab) -> dict[str, Any]:
+    """Ctrl-C, once and twice, at each moment of a snapshot."""
+    seen: dict[str, Any] = {}
+    before = look(lab)
+    for point in sys.argv[2:] or POINTS:
+        method = "snapshot-state" if point.startswith("state") else "snapshot"
+        for how in ("once", "twice"):
+            playbook = lab.playbook(method, hold="2s", watch="2s")
+            ended = lab.ended(lab.start("run", playbook, program=(PROGRAM, point, how)))
+            seen[f"{point} {how}"] = {
+                "status": ended["status"], "said": ended["said"][-3:], **left(lab, before)
+            }  # fmt: skip
+    return seen
+
+
+def troubled(lab: Lab) -> dict[str, Any]:
+    """Agents that hang, end or are not there, and file systems that others have frozen."""
+    machine = lab.machine
+    kill = f"systemctl mask --runtime {AGENT}; systemctl kill -s KILL {AGENT}"
+    stop, go_on = (f"systemctl kill -s {signal} {AGENT}" for signal in ("STOP", "CONT"))
+    shell = machine.entry(", probe: shell")
+
+    def frozen(command: str, entry: str = "") -> dict[str, Any]:
+        done = lab.during("freeze", lambda _: machine.inside(command), "snapshot", entry=entry, watch="2s")
+        report = json.loads(lab.ended(lab.start("report", "--json", connect=False))["out"])
+        return {**done, "cycles": report["guests"][0]["cycles"]}
+
+    def before(command: str) -> dict[str, Any]:
+        machine.inside(command)
+        return lab.run("snapshot")
+
+    def by_its_agent() -> dict[str, Any]:
+        machine.domain.fsFreeze()
+        return {**lab.run("snapshot"), "thawed": machine.domain.fsThaw()}
+
+    scenes: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
+        "hangs": (lambda: frozen(stop), go_on),
+        "killed": (lambda: frozen(kill), START),
+        "hangs, shell": (lambda: frozen(stop, shell), go_on),
+        "killed, shell": (lambda: frozen(kill, shell), START),
+        "hung before": (lambda: before(stop), go_on),
+        "absent": (lambda: before(f"systemctl stop {AGENT}"), START),
+        "frozen by its agent": (by_its_agent, ""),
+    }
+    as_it_was, seen = look(lab), {}
+    for name in sys.argv[2:] or scenes:
+        act, after = scenes[name]
+        done = act()
+        if after:
+            machine.inside(after)
+        seen[name] = {**done, "said": done["said"][-3:], "out": "", **left(lab, as_it_was)}
+        print(name, seen[name], file=sys.stderr)  # noqa: T201 - for whoever waits
+    return seen
+
+
+START = f"systemctl unmask --runtime {AGENT}; systemctl start {AGENT}"
