@@ -1,4 +1,4 @@
-"""How OpenNTPD handles an offset (6.2p3, Debian's; usr.sbin/ntpd: client.c, ntp.c, ntpd.c, ntpd.h).
+"""How OpenNTPD handles an offset (Debian's 6.2p3 and 7.9p1; usr.sbin/ntpd: client.c, ntp.c, ntpd.c, ntpd.h).
 
 It never steps but with -s at its start. A correction is adjtime(3) by the median of its peers' offsets, which
 Linux slews by 500 ppm, and a frequency of at most 500 ppm beside it.

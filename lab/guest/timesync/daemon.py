@@ -47,6 +47,7 @@ FILES = (
     "/var/lib/systemd/timesync/clock",  # at boot, systemd advances a clock that is behind this file's date
     "/var/lib/ntpsec/ntp.drift",
     "/var/lib/openntpd/db/ntpd.drift",
+    "/var/lib/openntpd/ntpd.drift",  # 7.9's
     "/var/lib/chrony/chrony.drift",
     "/run/lock/ntpsec-ntpdate",
     *(f"{_WANTS}/{unit}" for unit in UNITS),

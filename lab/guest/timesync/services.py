@@ -215,7 +215,7 @@ def openntpd(server: str, port: int) -> TimeDaemon:
     folder = "/usr/lib/freezelab/openntpd"
     return TimeDaemon(
         unit="openntpd.service",
-        version=f"[ -x {folder}/ntpd ] && sed -n 's/^Description=//p' /lib/systemd/system/openntpd.service",
+        version=f"[ -x {folder}/ntpd ] && cat {folder}/version",
         config="/etc/openntpd/ntpd.conf",
         identifier="ntpd",
         before=_port(server, port),
