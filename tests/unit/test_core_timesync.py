@@ -129,21 +129,29 @@ def test_a_touch_of_the_clock_has_timesyncd_poll_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "pause_ns", "correction", "high_ns"),
+    ("options", "pause_ns", "correction", "low_ns", "high_ns"),
     [
-        ("-s /dev/ptp0 -O 0 -R 4 -S 0.05", 3 * S, STEP, 2 * S),
-        ("-s /dev/ptp0 -O 0 -S 0.05", 3 * S, STEP, 5 * S),
-        ("-s /dev/ptp0 -O 0 -R 4 -S 0.05", 20 * MS, None, 61 * S),
-        ("-s /dev/ptp0 -O 0", 3 * S, SLEW, 120 * S),
+        ("-s /dev/ptp0 -O 0 -R 4 -S 0.05", 3 * S, STEP, 450 * MS, 2 * S),
+        ("-s /dev/ptp0 -O 0 -R4 -S0.05", 3 * S, STEP, 450 * MS, 2 * S),
+        ("-s /dev/ptp0 -O -37 --step_threshold=0.05", 3 * S, STEP, 1800 * MS, 4 * S),
+        ("-s /dev/ptp0 -R 64 -S 0.05", 3 * S, STEP, 70 * MS, 1100 * MS),  # 53 ms are four updates
+        ("-s /dev/ptp0 -O 0 -R 4 -S 0.05", 20 * MS, SLEW, 0, 61 * S),
+        ("-s /dev/ptp0 -O 0 -R 4 -S 0.05", 50 * MS, None, 0, 61 * S),
+        ("-s /dev/ptp0 -O 0 -F 0.001", 3 * S, SLEW, 26 * S, 120 * S),  # the first update was long ago
     ],
 )
 def test_phc2sys_steps_beyond_its_threshold(
-    options: str, pause_ns: int, correction: Correction | None, high_ns: int
+    options: str, pause_ns: int, correction: Correction | None, low_ns: int, high_ns: int
 ) -> None:
     found = of(Setup(M.PHC2SYS, config=f'OPTIONS="{options}"\n'), pause_ns)
     assert (found.repaired, found.correction) == (True, correction)
     assert found.within is not None
-    assert found.within.high_ns <= high_ns
+    assert low_ns <= found.within.low_ns <= found.within.high_ns <= high_ns
+
+
+@pytest.mark.parametrize("options", ["-s /dev/ptp0 -E linreg -S 0.05", "-s /dev/ptp0 -f /etc/phc2sys.conf"])
+def test_what_phc2sys_does_by_other_rules_is_open(options: str) -> None:
+    assert of(Setup(M.PHC2SYS, config=f'OPTIONS="{options}"\n'), 3 * S).repaired is None
 
 
 def test_a_slower_slew_takes_longer() -> None:
