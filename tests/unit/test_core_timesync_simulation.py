@@ -14,6 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lab.core.clock import Interval, Stamp
+from lab.core.drift import Drift
 from lab.core.findings import findings, outcome_of
 from lab.core.judge import CycleResult, measure
 from lab.core.mechanism import Means
@@ -310,6 +311,14 @@ def test_a_step_into_the_wrong_place_ends_the_waiting(
         f for f in findings(result, Expectations(as_predicted=True)) if f.metric == AS_PREDICTED_METRIC
     )
     assert found.outcome is (Outcome.INCONCLUSIVE if verdict == NOT_YET else Outcome.FAILED)
+
+
+@pytest.mark.parametrize(("ppm", "agrees"), [(1_841_000, None), (-500_000, None), (90_000, False)])
+def test_a_clock_that_no_program_can_keep_tells_nothing_of_a_forecast(ppm: int, agrees: bool | None) -> None:
+    """A guest whose kernel had calibrated its TSC on a busy host ran at 2.84 times the speed."""
+    wild = Drift(ppm, ppm - 700, ppm + 700, 4 * S)
+    found = compared(replace(good(FROZEN, (), watch_ns=10 * S), drift_before=wild))
+    assert found[0] is agrees, found
 
 
 def test_what_says_that_it_has_done_is_waited_for_no_longer() -> None:
