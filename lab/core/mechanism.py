@@ -58,11 +58,13 @@ class PtpClock:
     """A clock of the host that the guest's kernel presents as a PTP device.
 
     module: the guest's kernel module. name: the beginning of the clock's name, which sysfs has in the file
-    clock_name (Linux, drivers/ptp/ptp_kvm_common.c, drivers/virtio/virtio_rtc_ptp.c).
+    clock_name (Linux, drivers/ptp/ptp_kvm_common.c, drivers/virtio/virtio_rtc_ptp.c). kernels: which kernels
+    have the module, for who has none of them.
     """
 
     module: str
     name: str
+    kernels: str = ""
 
 
 @dataclass(frozen=True)
@@ -249,7 +251,7 @@ _TRAITS = {
         "OpenNTPD's ntpd, which never steps once it runs", Means.OPENNTPD, configs.OPENNTPD_CONF
     ),
     ResyncMechanism.PHC2SYS: MechanismTraits(
-        "phc2sys on the host's clock by ptp_kvm (not seen)",
+        "phc2sys (linuxptp) on the host's clock by ptp_kvm",
         Means.PHC2SYS,
         configs.PHC2SYS_CONF,
         ptp=PtpClock("ptp_kvm", "KVM virtual PTP"),
@@ -264,7 +266,11 @@ _TRAITS = {
         "chronyd on the host's clock by virtio-rtc",
         Means.CHRONYD,
         configs.CHRONY_PHC_CONF,
-        ptp=PtpClock("virtio_rtc", "Virtio PTP"),
+        ptp=PtpClock(
+            "virtio_rtc",
+            "Virtio PTP",
+            "Linux has it from 6.16 on; Debian's up to 7.3 are built without (VIRTIO_RTC is not set)",
+        ),
         device="virtio-rtc-pci",
     ),
     ResyncMechanism.W32TIME: MechanismTraits(

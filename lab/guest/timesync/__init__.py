@@ -141,7 +141,7 @@ def _ptp_device(ssh: SSH, clock: PtpClock) -> str:
         return f"/dev/{found[0].split('/')[-2]}"
     if loaded.status != 0:
         why = (loaded.err.strip().splitlines() or ["no message"])[-1]
-        raise Refused(f"no {clock.module} in this guest: {why}", where=where)
+        raise Refused(f"no {clock.module} in this guest: {why}", where=where, hint=clock.kernels)
     raise Refused(f"{clock.module} has no device in this guest", where=where)
 
 
