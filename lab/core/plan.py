@@ -18,6 +18,7 @@ from lab.core.method import Regime as Regime
 from lab.core.migration import QEMU_DEFAULTS
 from lab.core.migration import MigrationSpec as MigrationSpec
 from lab.core.network import NetworkPlace, NetworkSpec
+from lab.core.own_domain import MigrationTarget as MigrationTarget
 from lab.core.own_domain import SshTarget as SshTarget
 from lab.core.patch import SYSTEM as SYSTEM
 from lab.core.patch import CommandPatch as CommandPatch
@@ -52,7 +53,8 @@ class GuestSpec:
 
     probe: how deep it is looked into. is_peer: it is there for the others, and is neither frozen nor
     measured. domain, ssh: libvirt's name of a domain of the user's own, and how its
-    guest is reached; "" and None for a guest that the lab starts. For a domain of the user's own, image and
+    guest is reached; "" and None for a guest that the lab starts. migrate_to: where such a domain can be
+    migrated to; None: nowhere. For a domain of the user's own, image and
     what follows up to kernel_options have no meaning: its XML decides.
     image: the name of an image, or with a "/" the path of a recipe's folder. emulator: the QEMU that it is
     started with: a path, the name of a fetched one, or SYSTEM. fill: share of its memory that
@@ -87,6 +89,7 @@ class GuestSpec:
     setup: SetupSpec = NO_SETUP
     domain: str = ""
     ssh: SshTarget | None = None
+    migrate_to: MigrationTarget | None = None
     probe: Depth = Depth.AUTO
     lab: NetworkPlace | None = None
     is_peer: bool = False

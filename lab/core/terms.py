@@ -59,7 +59,7 @@ lag: the witness of the guest's clock: how long its MONOTONIC_RAW stood still
 gap: the witness of a sampler inside the guest: the hole in its record
 silence: the witness of the guest's heartbeats, which the host misses
 closure, |closure|: what the witnesses leave unexplained: hypervisor minus lag minus gap, which should be 0
-migration: a live migration: how long it took, and the downtime that QEMU reports beside the pause
+migration: a live migration: how long it took, and the downtime that QEMU or libvirt reports beside the pause
 brown-out: a guest works more slowly while it is live-migrated, as loops in it are counted
 stamps: QEMU's own stamps of STOP and RESUME beside the pause, which they are within
 pause - stamps: how much longer the pause is than QEMU's own stamps say

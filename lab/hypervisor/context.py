@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lab.core.own_domain import MigrationTarget
 from lab.core.timeline import CpuWait, Step
 from lab.core.units import NS_PER_S
 from lab.errors import HypervisorError
@@ -58,10 +59,12 @@ class LibvirtContext:
 
     specs: the specifications of guests that were started here. successors: those of their successors that
     were started and wait, while the guests run in another process. own, leases: of domains of the user's own,
-    by guest. strangers: guests whose agent has not been used since its channel was reset. on_step: called
-    with (guest, step) before each step of a freeze that has several; tests make steps fail there. thaws: what
-    thaws a guest's file systems from inside, by guest; FreezelabError when it cannot. forgetful: guests whose
-    agent takes file systems for frozen that others have thawed.
+    by guest. targets: where those may be migrated to. away: the URI of the daemon that such a guest is at
+    now, if that is not its own. moving: those that this lab is migrating back. strangers: guests whose agent
+    has not been used since its channel was reset. on_step: called with (guest, step) before each step of a
+    freeze that has several; tests make steps fail there. thaws: what thaws a guest's file systems from
+    inside, by guest; FreezelabError when it cannot. forgetful: guests whose agent takes file systems for
+    frozen that others have thawed.
     """
 
     def __init__(self, connection: Any, uri: str, home: Path, clock: Clock, root: Root | None) -> None:
@@ -73,6 +76,9 @@ class LibvirtContext:
         self.successors: dict[str, DomainSpec] = {}
         self.own: dict[str, OwnDomain] = {}
         self.leases: dict[str, OwnLease] = {}
+        self.targets: dict[str, MigrationTarget] = {}
+        self.away: dict[str, str] = {}
+        self.moving: set[str] = set()
         self.thaws: dict[str, Callable[[], object]] = {}
         self.forgetful: set[str] = set()
         self.on_step: Callable[[str, str], None] = lambda _guest, _step: None

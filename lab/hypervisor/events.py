@@ -23,6 +23,7 @@ _T = TypeVar("_T")
 
 _LOOK_S = 0.02
 _WANTED = "STOP|RESUME|SUSPEND|WAKEUP"
+_OF_MIGRATIONS = "|MIGRATION|MIGRATION_PASS"
 
 _KIND_NAMES = (
     "DEFINED", "UNDEFINED", "STARTED", "SUSPENDED", "RESUMED", "STOPPED", "SHUTDOWN", "PMSUSPENDED", "CRASHED"
@@ -65,19 +66,23 @@ class LifecycleEvent:
 
 
 class EventLog:
-    """Collects a connection's events by domain uuid. Call register after the open and unregister before the
-    close. migrations: QEMU's MIGRATION events as well, of which each hand-over has half a dozen in the middle
+    """Collects events by domain uuid, of one connection and of those to which a domain is migrated. Call
+    register after the open and unregister before the close.
+
+    migrations: QEMU's MIGRATION events as well, of which each hand-over has half a dozen in the middle
     of its pause; only guests without a monitor of the controller's need them here."""
 
     def __init__(self, now: Callable[[], Stamp], *, migrations: bool) -> None:
         self._now = now
-        self._wanted = _WANTED + ("|MIGRATION" if migrations else "")
+        self._wanted = _WANTED + (_OF_MIGRATIONS if migrations else "")
         self._changed = threading.Condition()
         self._lifecycle: dict[str, list[LifecycleEvent]] = defaultdict(list)
         self._qemu: dict[str, list[QemuEvent]] = defaultdict(list)
         self._news = 0
-        self._callbacks: list[int] = []
-        self._monitor_callback: int | None = None
+        self._callbacks: list[tuple[Any, int]] = []
+        self._monitor_callbacks: list[tuple[Any, int]] = []
+        self._places: dict[str, Any] = {}
+        self._moving: set[str] = set()
 
     def register(self, connection: Any) -> None:
         """Subscribe to the connection's events. libvirt's errors pass through."""
@@ -86,10 +91,11 @@ class EventLog:
             (libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._on_reboot),
             (libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, self._on_io_error),
         ):
-            self._callbacks.append(connection.domainEventRegisterAny(None, kind, callback, None))
+            number = connection.domainEventRegisterAny(None, kind, callback, None)
+            self._callbacks.append((connection, number))
         # libvirt's test driver has no monitor; its freezes have no QEMU stamps.
         with contextlib.suppress(libvirt.libvirtError):
-            self._monitor_callback = libvirt_qemu.qemuMonitorEventRegister(
+            number = libvirt_qemu.qemuMonitorEventRegister(
                 connection,
                 None,
                 f"^({self._wanted})$",
@@ -97,21 +103,35 @@ class EventLog:
                 None,
                 libvirt_qemu.VIR_CONNECT_DOMAIN_QEMU_MONITOR_EVENT_REGISTER_REGEX,
             )
+            self._monitor_callbacks.append((connection, number))
 
     def unregister(self, connection: Any) -> None:
         """Cancel the subscription, which otherwise keeps the connection from closing."""
-        if self._monitor_callback is not None:
+        for number in [number for one, number in self._monitor_callbacks if one is connection]:
             with contextlib.suppress(libvirt.libvirtError):
-                libvirt_qemu.qemuMonitorEventDeregister(connection, self._monitor_callback)
-            self._monitor_callback = None
-        for callback in self._callbacks:
+                libvirt_qemu.qemuMonitorEventDeregister(connection, number)
+        for number in [number for one, number in self._callbacks if one is connection]:
             with contextlib.suppress(libvirt.libvirtError):
-                connection.domainEventDeregisterAny(callback)
-        self._callbacks.clear()
+                connection.domainEventDeregisterAny(number)
+        for callbacks in (self._monitor_callbacks, self._callbacks):
+            callbacks[:] = [each for each in callbacks if each[0] is not connection]
+        with self._changed:
+            self._places = {uuid: one for uuid, one in self._places.items() if one is not connection}
 
     @property
     def stamps_available(self) -> bool:
-        return self._monitor_callback is not None
+        return bool(self._monitor_callbacks)
+
+    def migrates(self, uuid: str, *, now: bool) -> None:
+        """From here on (now=True) the domain is migrated by this lab, and its end by that is none."""
+        with self._changed:
+            (self._moving.add if now else self._moving.discard)(uuid)
+
+    def is_at(self, uuid: str, connection: Any) -> None:
+        """The domain is on this connection from now on; lifecycle events of other connections are left
+        out."""
+        with self._changed:
+            self._places[uuid] = connection
 
     def lifecycle(self, uuid: str) -> tuple[LifecycleEvent, ...]:
         """All lifecycle events of a domain so far, oldest first."""
@@ -171,22 +191,26 @@ class EventLog:
         self._changed.wait_for(lambda: look() is not None, timeout_s)
         return look()
 
-    def _on_lifecycle(self, _conn: object, domain: Any, event: int, detail: int, _opaque: object) -> None:
+    def _on_lifecycle(self, conn: object, domain: Any, event: int, detail: int, _opaque: object) -> None:
         kind = _KINDS.get(event, f"event {event}")
-        self._add(domain, kind, _REASONS.get((event, detail), ""))
+        self._add(conn, domain, kind, _REASONS.get((event, detail), ""))
 
-    def _on_reboot(self, _conn: object, domain: Any, _opaque: object) -> None:
-        self._add(domain, "rebooted", "")
+    def _on_reboot(self, conn: object, domain: Any, _opaque: object) -> None:
+        self._add(conn, domain, "rebooted", "")
 
     def _on_io_error(
-        self, _conn: object, domain: Any, path: str, _alias: str, _action: int, reason: str, _opaque: object
+        self, conn: object, domain: Any, path: str, _alias: str, _action: int, reason: str, _opaque: object
     ) -> None:
-        self._add(domain, IO_ERROR, f"{path}: {_IO_REASONS.get(reason, reason) or 'an I/O error'}")
+        self._add(conn, domain, IO_ERROR, f"{path}: {_IO_REASONS.get(reason, reason) or 'an I/O error'}")
 
-    def _add(self, domain: Any, kind: str, reason: str) -> None:
-        at = self._now()
+    def _add(self, connection: object, domain: Any, kind: str, reason: str) -> None:
+        at, uuid = self._now(), domain.UUIDString()
         with self._changed:
-            events = self._lifecycle[domain.UUIDString()]
+            if self._places.get(uuid, connection) is not connection:
+                return
+            if uuid in self._moving and reason == "migrated":
+                return
+            events = self._lifecycle[uuid]
             events.append(LifecycleEvent(kind, reason, at))
             self._news += 1
             self._changed.notify_all()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import Any, Protocol
 
 from lab.core.migration import MigrationReport, MigrationSample, MigrationSpec
 from lab.core.units import NS_PER_MS
-from lab.hypervisor.control import QemuControl
-from lab.hypervisor.qmp import MonitorError
+from lab.hypervisor.qmp import ANSWER_S, MonitorError
 from lab.ports import Clock
 
 PERIOD_NS = 100 * NS_PER_MS
@@ -17,18 +16,30 @@ MOST_SAMPLES = 2_000
 """After these, the source is asked ten times as seldom: a budget may be an hour."""
 
 
+class MigrationSource(Protocol):
+    """Answers query-migrate; see QemuControl, which is one."""
+
+    def execute(self, command: str, wait_s: float = ANSWER_S, **arguments: Any) -> Any: ...
+
+    def send(self, command: str, **arguments: Any) -> int: ...
+
+    def answer(self, number: int, wait_s: float = ANSWER_S) -> Any: ...
+
+    def wait(self, number: int, wait_s: float) -> bool: ...
+
+
 class MigrationLog:
     """What the source of one live migration has answered so far. It is asked without waiting for its answer,
     because its main loop may be busy for the whole of the switch-over."""
 
-    def __init__(self, control: QemuControl, settings: MigrationSpec, clock: Clock) -> None:
+    def __init__(self, control: MigrationSource, settings: MigrationSpec, clock: Clock) -> None:
         self._control, self._settings, self._clock = control, settings, clock
         self._began = self._next_ns = clock.now().raw_ns
         self._number: int | None = None
         self._samples: list[MigrationSample] = []
         self._last: dict[str, Any] = {}
 
-    def ask_through(self, control: QemuControl) -> None:
+    def ask_through(self, control: MigrationSource) -> None:
         """Ask through another connection to the same process from now on."""
         self._control, self._number = control, None
 
@@ -74,7 +85,7 @@ class MigrationLog:
         took_ns = self.age_ns
         with contextlib.suppress(MonitorError):
             self._add(self._control.execute("query-migrate", wait_s))
-        last, ram = self._last, self._last.get("ram", {})
+        last, told = self._last, next((one for one in reversed(self._samples) if one.transferred), None)
         done = last.get("status") == "completed"
         return MigrationReport(
             self._began,
@@ -82,8 +93,8 @@ class MigrationLog:
             str(last.get("status", "none")),
             round(last["downtime"] * NS_PER_MS) if done and "downtime" in last else None,
             round(last["total-time"] * NS_PER_MS) if done and "total-time" in last else None,
-            int(ram.get("transferred", 0)),
-            int(ram.get("dirty-sync-count", 0)),
+            told.transferred if told is not None else 0,
+            told.passes if told is not None else 0,
             self._settings,
             tuple(self._samples),
         )

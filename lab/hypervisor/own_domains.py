@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from lab.core.method import FreezeMethod
+from lab.core.own_domain import MigrationTarget
 from lab.errors import HypervisorError, Refused
 from lab.hypervisor import agent, freezer, overlays, own_domain, own_lease
 from lab.hypervisor.context import LibvirtContext
@@ -30,19 +31,24 @@ class OwnDomains:
         own_domain.check_runs(domain, name)
         return found
 
-    def take(self, guest: str, name: str, run: str, history: Path | None) -> OwnDomain:
+    def take(
+        self, guest: str, name: str, run: str, history: Path | None, target: MigrationTarget | None = None
+    ) -> OwnDomain:
         """Make the guest's name mean the domain `name`, until give_back(). UsageError when there is no such
         domain. Refused when it does not run, is a lab's guest, or its QEMU process is not on this host.
         HypervisorError when another lab uses it."""
         context = self._context
         domain = own_domain.look_up(context.connection, name)
         own = own_domain.read(domain)
-        record = OwnRecord(context.uri, own.uuid, own.name, guest, run, str(history or ""))
+        to, unsafe = (target.uri, target.unsafe) if target is not None else ("", False)
+        record = OwnRecord(context.uri, own.uuid, own.name, guest, run, str(history or ""), to, unsafe)
         lease = OwnLease(record, context.home)
         try:
             own_domain.check_runs(domain, name)
             context.domains.now(guest, domain)
             context.own[guest], context.leases[guest] = own, lease
+            if target is not None:
+                context.targets[guest] = target
             context.process(guest)
         except HypervisorError as error:
             self._drop(guest)
@@ -64,17 +70,20 @@ class OwnDomains:
         own, lease = context.own.get(guest), context.leases.get(guest)
         if own is None or lease is None:
             return []
-        frozen = guest in self._stopped and self._is_frozen(guest, own)
+        away = context.away.get(guest)
+        frozen = away is None and guest in self._stopped and self._is_frozen(guest, own)
         unfinished = False  # it has ended, or an overlay could not be written back
         with suppress(HypervisorError):
             unfinished = bool(overlays.left(context.domain(guest)[0], own.where))
         try:
+            if away is not None:
+                raise HypervisorError(f"runs on {away}", where=own.where, hint=context.recover_command)
             if frozen:
                 raise HypervisorError("is still frozen", where=own.where, hint=context.recover_command)
             return own_domain.compare(context.domain(guest)[0], own)
         finally:
             self._drop(guest)
-            lease.close(keep_record=frozen or unfinished)
+            lease.close(keep_record=frozen or unfinished or away is not None)
 
     def obstacle(self, own: OwnDomain, method: FreezeMethod) -> str:
         """Why this user cannot freeze a domain by a method, beside what its XML says; "" when he can."""
@@ -111,8 +120,10 @@ class OwnDomains:
         self._context.leases[guest].freezes(method, pid, freezing.save_to)
 
     def end(self, guest: str) -> None:
-        """Record that the guest runs, if it does."""
-        if guest not in self._stopped and (lease := self._context.leases.get(guest)) is not None:
+        """Record that the guest runs, if it does, and not elsewhere."""
+        if guest in self._stopped or guest in self._context.away:
+            return
+        if (lease := self._context.leases.get(guest)) is not None:
             lease.runs()
 
     def _is_frozen(self, guest: str, own: OwnDomain) -> bool:
@@ -129,5 +140,7 @@ class OwnDomains:
     def _drop(self, guest: str) -> None:
         self._context.own.pop(guest, None)
         self._context.leases.pop(guest, None)
+        self._context.targets.pop(guest, None)
+        self._context.away.pop(guest, None)
         self._context.forget(guest)
         self._context.domains.drop(guest)

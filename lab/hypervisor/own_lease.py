@@ -29,9 +29,10 @@ SCHEMA = "freezelab.own/1"
 
 @dataclass(frozen=True)
 class OwnRecord:
-    """What is known of a domain that a run uses. history: the run's events.jsonl. frozen: the method by which
-    it is being frozen; "": it is not. pid: of its QEMU process then. save_to: the folder for the files of
-    that method, if the playbook has one."""
+    """What is known of a domain that a run uses. history: the run's events.jsonl. to, unsafe: see
+    MigrationTarget; "": it is not migrated. frozen: the method by which it is being frozen, or was, while it
+    is not back; "": none. pid: of its QEMU process then. save_to: the folder for the files of that method, if
+    the playbook has one."""
 
     uri: str
     uuid: str
@@ -39,6 +40,8 @@ class OwnRecord:
     guest: str
     run: str
     history: str = ""
+    to: str = ""
+    unsafe: bool = False
     frozen: str = ""
     pid: int = 0
     save_to: str = ""

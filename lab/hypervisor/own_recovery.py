@@ -8,7 +8,7 @@ from typing import Any
 
 from lab.core.method import FreezeMethod
 from lab.errors import HypervisorError
-from lab.hypervisor import overlays
+from lab.hypervisor import overlays, peer
 from lab.hypervisor.binding import as_hypervisor_error, is_code, libvirt
 from lab.hypervisor.context import LibvirtContext
 from lab.hypervisor.domains import state_of
@@ -27,7 +27,9 @@ def resume_all(context: LibvirtContext, but: Collection[str]) -> Iterator[str]:
         if record.run in but:
             continue
         # The dead-man thaws the file systems of a snapshot, and leaves its files to this.
-        if not record.frozen or (record.resumed_by_dead_man and record.frozen not in _SNAPSHOTS):
+        was_migrated = FreezeMethod.LIVE_MIGRATE.value == record.frozen
+        left_to_this = was_migrated or record.frozen in _SNAPSHOTS
+        if not record.frozen or (record.resumed_by_dead_man and not left_to_this):
             forget(context.home, record)
         elif record.uri != context.uri:
             yield (
@@ -37,7 +39,7 @@ def resume_all(context: LibvirtContext, but: Collection[str]) -> Iterator[str]:
         elif who := used_by(record.uuid, record.where):
             yield f"{record.where}: {who}; the killed run {record.run} had frozen it: recover again later"
         else:
-            was = _resumed(context, record)
+            was = _brought_back(context, record) if was_migrated else _resumed(context, record)
             forget(context.home, record)
             if was:
                 yield f"{record.where} runs again (it was {was} by the killed run {record.run})"
@@ -95,6 +97,27 @@ def _ended_with_overlay(context: LibvirtContext, record: OwnRecord) -> Hyperviso
     if domain is None or record.frozen not in _SNAPSHOTS or domain.isActive():
         return None
     return overlays.ended_with_one(domain, record.where)
+
+
+def _brought_back(context: LibvirtContext, record: OwnRecord) -> str:
+    """End the migration of a domain, and have it back. Returns where it was; "" when it ran here."""
+    stayed = peer.active_on(context.connection, record.uuid)
+    if stayed is not None and peer.has_stayed(stayed):
+        return ""
+    there = peer.opened(record.to)
+    try:
+        moved = peer.put_right(context.connection, there, record.uuid, record.where)
+        if moved is None:
+            return "paused in its migration" if stayed is not None else ""
+        peer.take_back(moved, context.connection, context.uri, unsafe=record.unsafe, where=record.where)
+    except HypervisorError as error:
+        raise HypervisorError(
+            f"is at {record.to}, and not back: {error.what}", where=record.where, hint=error.hint
+        ) from error
+    finally:
+        with contextlib.suppress(libvirt.libvirtError):
+            there.close()
+    return f"at {record.to}, migrated there"
 
 
 def _found(context: LibvirtContext, record: OwnRecord) -> Any | None:

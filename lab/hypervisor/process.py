@@ -89,9 +89,10 @@ class QemuProcess:
         self._before: dict[int, _Schedule] = {}  # of threads that come first
 
     @classmethod
-    def find(cls, uuid: str, where: str) -> QemuProcess:
-        """The process that runs the domain with this uuid. HypervisorError when there is not exactly one."""
-        found = [pid for pid in _pids() if _carries(_arguments(pid), uuid)]
+    def find(cls, uuid: str, where: str, but: int = 0) -> QemuProcess:
+        """The process that runs the domain with this uuid, other than process `but`. HypervisorError when
+        there is not exactly one."""
+        found = [pid for pid in _pids() if pid != but and _carries(_arguments(pid), uuid)]
         if len(found) == 1:
             process = cls._open(found[0])
             if process is not None and _carries(_arguments(found[0]), uuid):

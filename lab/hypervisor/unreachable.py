@@ -40,6 +40,8 @@ _DOING = {
 def gone(context: LibvirtContext, guest: str) -> GuestGone | None:
     """Why the guest cannot answer; None when no reason is known. Never waits for QEMU. HypervisorError when
     there is no such guest."""
+    if guest in context.moving:
+        return None
     domain, uuid = context.domain(guest)
     state = context.state(guest)
     if state in ("shut off", "crashed"):

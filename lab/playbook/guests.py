@@ -30,7 +30,7 @@ from lab.playbook.hosts import Interface, address, bridge, emulator, unfit
 from lab.playbook.instances import compute_name, instance
 from lab.playbook.mistakes import Wrong, quoted
 from lab.playbook.network_section import LinkSection
-from lab.playbook.own_domains import DomainName, OwnSsh
+from lab.playbook.own_domains import DomainName, MigrateTo, OwnSsh
 from lab.playbook.scalars import MOST_NAME, is_name
 from lab.playbook.setup_section import SetupSection, beside
 
@@ -67,13 +67,18 @@ class GuestSection(BaseModel):
     domain: DomainName | None = default(
         None,
         "libvirt's name of a domain of your own, for `run --connect URI`. It has to run, and is never "
-        "defined, changed or destroyed. Of the other keys only name, ssh, probe, compute_name and instance "
-        "go with it.",
+        "defined, changed or destroyed. Of the other keys only name, ssh, migrate_to, probe, compute_name "
+        "and instance go with it.",
     )
     ssh: OwnSsh | None = default(
         None,
         "How the guest of domain is reached: a Host of your ssh_config, or a section. Without it, it is "
         "looked into by qemu-guest-agent alone.",
+    )
+    migrate_to: MigrateTo | None = default(
+        None,
+        "The URI of another libvirt daemon, to which live-migrate takes the domain; it is taken back at the "
+        "end of the cycle. Or a section.",
     )
     count: GuestCount | None = default(None, "Number of guests, named NAME-0, NAME-1 and so on.")
     image: ImageName = default(
@@ -153,7 +158,7 @@ class GuestSection(BaseModel):
         if self.domain is None:
             if not self.name:
                 raise Wrong("name is missing", "add name: web-0")
-            for key in sorted(self.model_fields_set & {"ssh", "probe"}):
+            for key in sorted(self.model_fields_set & {"ssh", "migrate_to", "probe"}):
                 raise Wrong(f"{key} goes with domain", "delete it, or add domain: my-vm", within=(key,))
             return self
         if not self.name and not is_name(self.domain):
@@ -230,6 +235,7 @@ class GuestSection(BaseModel):
                 is_peer=self.peer,
                 domain=self.domain or "",
                 ssh=self.ssh.to_plan() if self.ssh else None,
+                migrate_to=self.migrate_to.to_plan() if self.migrate_to else None,
                 probe=Depth.AGENT if self.domain and self.ssh is None else self.probe,
             )
             for number, name in enumerate(self.names())
@@ -244,7 +250,7 @@ def _counted_up(first: Interface, by: int) -> Interface | None:
         return None
 
 
-_OF_OWN = {"name", "domain", "ssh", "probe", "compute_name", "instance"}
+_OF_OWN = {"name", "domain", "ssh", "migrate_to", "probe", "compute_name", "instance"}
 """The keys that a domain of the user's own can have."""
 
 

@@ -276,10 +276,11 @@ class Document(BaseModel):
 
     @model_validator(mode="after")
     def _own_domains_stay(self) -> Self:
-        own = next((spec for spec in self.specs() if spec.is_own), None)
-        if own is not None and (why := refusal(self.cycle.way, self.cycle.patch.to_plan())):
-            what = f"domain {own.domain} is your own, and is not frozen by {self.cycle.way}: {why}"
-            raise Clash(what, "set cycle.method to suspend, sigstop or save-restore, with hold", "cycle")
+        cycle = self.cycle
+        for own in (spec for spec in self.specs() if spec.is_own):
+            if why := refusal(cycle.way, cycle.patch.to_plan(), own.migrate_to, cycle.migration()):
+                what = f"domain {own.domain} is your own, and is not frozen by {cycle.way}: {why}"
+                raise Clash(what, "set cycle.method to suspend, sigstop or save-restore, with hold", "cycle")
         return self
 
     @model_validator(mode="after")

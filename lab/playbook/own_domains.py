@@ -1,4 +1,4 @@
-"""The keys of an entry of `guests` that name a domain of the user's own: `domain` and `ssh`.
+"""The keys of an entry of `guests` that name a domain of the user's own: `domain`, `ssh`, `migrate_to`.
 
 Nothing is looked up here: whether there is such a domain, and such a Host in ssh_config, the run finds out.
 """
@@ -11,17 +11,19 @@ from typing import Annotated
 
 from pydantic import BaseModel, ValidationInfo, field_validator
 
-from lab.core.own_domain import SshTarget
-from lab.playbook.fields import FOLDER, Or, default, needed, section, section_of
+from lab.core.own_domain import MigrationTarget, SshTarget
+from lab.playbook.fields import FOLDER, Flag, Or, default, needed, section, section_of
 from lab.playbook.hosts import file
 from lab.playbook.mistakes import Wrong, quoted
 from lab.playbook.scalars import ScalarReader, expect_scalar, whole
 
 MOST_DOMAIN = 200
 MOST_HOST = 255
+MOST_URI = 1000
 
 _DOMAIN = re.compile(r"[^/\s\x00-\x1f]([^/\x00-\x1f]*[^/\s\x00-\x1f])?")
 _HOST = re.compile(r"[A-Za-z0-9_.:%*][A-Za-z0-9_.:%*-]*")
+_LIBVIRT = re.compile(r"qemu(\+[a-z0-9]+)?://[^\s\x00-\x1f]+")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\\-]*\$?")
 
 
@@ -46,8 +48,15 @@ def ssh_host() -> ScalarReader:
     return _plain(_HOST, "an SSH host", advice, MOST_HOST)
 
 
+def libvirt_uri() -> ScalarReader:
+    """The URI of a libvirt daemon's QEMU driver."""
+    advice = "write it like qemu+ssh://other-host/system"
+    return _plain(_LIBVIRT, "the URI of a libvirt daemon", advice, MOST_URI)
+
+
 DomainName = Annotated[str, domain_name()]
 SshHost = Annotated[str, ssh_host()]
+LibvirtUri = Annotated[str, libvirt_uri()]
 SshUser = Annotated[str, _plain(_USER, "the name of a user", "write it like admin", 64)]
 SshPort = Annotated[int, whole(1, 65535, "ports")]
 SshFile = Annotated[str, file("the path of a file", "write it like ~/.ssh/id_ed25519")]
@@ -94,3 +103,28 @@ class SshSection(BaseModel):
 
 
 OwnSsh = Annotated[SshSection, section_of("host"), Or(ssh_host().json)]
+
+
+class MigrateToSection(BaseModel):
+    """Another libvirt daemon, to which live-migrate takes a domain of your own, and from which it takes it
+    back."""
+
+    model_config = section(
+        "qemu+ssh://other-host/system, or {uri: qemu+ssh://other-host/system, unsafe: true}"
+    )
+
+    uri: LibvirtUri = needed(
+        "Its URI, as this command and the domain's own daemon reach it.", "qemu+ssh://other-host/system"
+    )
+    unsafe: Flag = default(
+        MigrationTarget.unsafe,
+        "Migrate the domain even if libvirt takes its disks for unsafe to be used by both daemons "
+        "(VIR_MIGRATE_UNSAFE). Only where both have the same file or device under the same path.",
+    )
+
+    def to_plan(self) -> MigrationTarget:
+        """The target as the plan has it."""
+        return MigrationTarget(self.uri, self.unsafe)
+
+
+MigrateTo = Annotated[MigrateToSection, section_of("uri"), Or(libvirt_uri().json)]

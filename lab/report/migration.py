@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import isfinite
 
 from lab.core.brown_out import BrownOut
@@ -16,8 +17,17 @@ MOST_LINES = 12
 LABEL = "migration"
 
 
-def _migrated(run: Run) -> list[tuple[str, CycleRecord, MigrationReport]]:
-    """Every cycle with a live migration: whose it was, the cycle, and what was seen."""
+@dataclass(frozen=True)
+class _Migrated:
+    """A cycle with a live migration. whose: "" when there is no other. by: who reports the downtime."""
+
+    whose: str
+    by: str
+    cycle: CycleRecord
+    report: MigrationReport
+
+
+def _migrated(run: Run) -> list[_Migrated]:
     several = len(run.guests) > 1 or any(len(guest.cycles) > 1 for guest in run.guests)
     found = []
     for guest in run.guests:
@@ -25,12 +35,13 @@ def _migrated(run: Run) -> list[tuple[str, CycleRecord, MigrationReport]]:
             if cycle.migration is not None:
                 cell = f"{guest.cell}, " if guest.cell else ""
                 whose = f"{cell}{guest.name}, cycle {cycle.index}: " if several else ""
-                found.append((whose, cycle, cycle.migration))
+                by = "libvirt" if guest.boot.get("started") == "own" else "QEMU"
+                found.append(_Migrated(whose, by, cycle, cycle.migration))
     return found
 
 
 def times_downtime(cycle: CycleRecord) -> tuple[float, float, float] | None:
-    """The pause over the downtime that QEMU reports: value and bounds. QEMU's is the difference of two
+    """The pause over the downtime that QEMU or libvirt reports: value and bounds. That is a difference of two
     times in whole milliseconds, so it is known to a millisecond. None without both."""
     report, pause = cycle.migration, cycle.felt or cycle.pause
     if report is None or report.downtime_ns is None or pause is None or report.downtime_ns <= 0:
@@ -50,17 +61,18 @@ def show_migration_totals(page: Page, run: Run) -> None:
     if not found:
         return
     if len(found) == 1:
-        page.labelled(LABEL, _told(found[0][1], found[0][2]))
-        if found[0][1].brown_out is not None:
-            page.labelled("", _slower(found[0][1].brown_out))
+        page.labelled(LABEL, _told(found[0]))
+        if found[0].cycle.brown_out is not None:
+            page.labelled("", _slower(found[0].cycle.brown_out))
         return
-    done = [(cycle, report) for _, cycle, report in found if report.status == "completed"]
+    done = [(one.cycle, one.report) for one in found if one.report.status == "completed"]
     text = f"{len(done)} of {len(found)} completed"
     if done:
         took = sorted(report.took_ns for _, report in done)
         text += f", {format_length(took[0])} to {format_length(took[-1])}"
         if ratios := sorted(ratio[0] for cycle, _ in done if (ratio := times_downtime(cycle)) is not None):
-            text += f"; pauses {ratios[0]:.1f} to {ratios[-1]:.1f} times QEMU's downtime"
+            by = " or ".join(sorted({f"{one.by}'s" for one in found}))
+            text += f"; pauses {ratios[0]:.1f} to {ratios[-1]:.1f} times {by} downtime"
     page.labelled(LABEL, text)
 
 
@@ -68,25 +80,26 @@ def show_migrations(page: Page, run: Run) -> None:
     """Print a line for each migration, and what was seen while it ran."""
     label = LABEL
     found = _migrated(run)
-    for whose, cycle, report in found[:MOST_LINES]:
-        page.labelled(label, f"{whose}{_told(cycle, report)}")
+    for one in found[:MOST_LINES]:
+        page.labelled(label, f"{one.whose}{_told(one)}")
         label = ""
-        for text in (_course(report), _slower(cycle.brown_out)):
+        for text in (_course(one.report), _slower(one.cycle.brown_out)):
             if text:
                 page.labelled(label, text)
     if len(found) > MOST_LINES:
         page.labelled(label, f"and {len(found) - MOST_LINES} more")
 
 
-def _told(cycle: CycleRecord, report: MigrationReport) -> str:
+def _told(one: _Migrated) -> str:
     """ "1.4 s, 3 passes, 123 MiB sent; QEMU's downtime 8 ms, the pause is 1.4 times that (1.2 to 1.6)"."""
+    cycle, report = one.cycle, one.report
     text = f"{format_length(report.took_ns)}, {report.passes} {'pass' if report.passes == 1 else 'passes'}"
     text += f", {_size(report.transferred)} sent"
     if report.status != "completed":
         return f"{text}; {report.status}"
     if report.downtime_ns is None:
         return text
-    text += f"; QEMU's downtime {format_magnitude(report.downtime_ns)}"
+    text += f"; {one.by}'s downtime {format_magnitude(report.downtime_ns)}"
     if (ratio := times_downtime(cycle)) is not None:
         most = f"to {ratio[2]:.1f}" if isfinite(ratio[2]) else "or more"
         text += f", the pause is {ratio[0]:.1f} times that ({ratio[1]:.1f} {most})"

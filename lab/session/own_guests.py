@@ -34,7 +34,7 @@ def check_cells(cells: Sequence[Cell]) -> None:
     """Refused when domains of the user's own are not frozen as a cell asks."""
     for cell in cells:
         for spec in cell.guests:
-            if spec.is_own and (why := refusal(cell.cycle.method, cell.cycle.patch)):
+            if spec.is_own and (why := _refusal(cell, spec)):
                 raise Refused(
                     f"is your own, and not frozen by {cell.cycle.method}: {why}", where=_where(spec)
                 )
@@ -42,6 +42,11 @@ def check_cells(cells: Sequence[Cell]) -> None:
                 raise Refused(why, where=_where(spec))
             if spec.is_own and (why := obstacle(spec.probe, cell, spec)):
                 raise Refused(why, where=_where(spec))
+
+
+def _refusal(cell: Cell, spec: GuestSpec) -> str:
+    cycle = cell.cycle
+    return refusal(cycle.method, cycle.patch, spec.migrate_to, cycle.migration)
 
 
 def route(spec: GuestSpec) -> SshRoute:
@@ -66,7 +71,7 @@ class OwnGuests:
         begun = self._clock.now().raw_ns
         self._view.phase("connect", guest=spec.name)
         history = self._hypervisor.dead_man.history
-        own = self._hypervisor.own.take(spec.name, spec.domain, self._settings.run, history)
+        own = self._hypervisor.own.take(spec.name, spec.domain, self._settings.run, history, spec.migrate_to)
         stack.callback(self._give_back, spec.name)
         probe: SessionProbe
         if spec.probe is Depth.AGENT:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from lab.core.method import FreezeMethod
 from lab.core.own_domain import refusal
 from lab.core.patch import HoldPatch
-from lab.core.plan import Depth, Plan
+from lab.core.plan import Depth, GuestSpec, Plan
 from lab.core.units import NS_PER_S, format_size
 from lab.errors import FreezelabError, UsageError
 from lab.hypervisor.accelerators import Choice
@@ -66,7 +66,7 @@ def look(plan: Plan, uri: str | None) -> tuple[list[tuple[str, str]], list[Freez
             for spec in specs:
                 try:
                     own = hypervisor.own.look(spec.domain)
-                    found.append((spec.name, f"{_described(own)}; {_works(hypervisor, own)}"))
+                    found.append((spec.name, f"{_described(own)}; {_works(hypervisor, own, spec)}"))
                 except FreezelabError as error:
                     failures.append(error)
     except FreezelabError as error:
@@ -91,13 +91,18 @@ def _described(own: OwnDomain) -> str:
     return ", ".join(parts)
 
 
-def _works(hypervisor: LibvirtHypervisor, own: OwnDomain) -> str:
+def _works(hypervisor: LibvirtHypervisor, own: OwnDomain, spec: GuestSpec) -> str:
     """Which methods work, and why the others do not."""
-    hold, good, bad = HoldPatch(NS_PER_S), [], []
+    good, bad = [], []
     for method in FreezeMethod:
         if not method.needs_resume:
             continue
-        why = refusal(method, hold) or own.refusal(method) or hypervisor.own.obstacle(own, method)
+        hold = HoldPatch(0 if method.traits.overlaps else NS_PER_S)
+        why = (
+            refusal(method, hold, spec.migrate_to)
+            or own.refusal(method)
+            or hypervisor.own.obstacle(own, method)
+        )
         if why:
             bad.append(f"{method}: {why}")
         else:

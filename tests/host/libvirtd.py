@@ -16,6 +16,11 @@ from tests.mounts import need_namespaces
 
 ROOT = Path(__file__).parents[2]
 
+longer = pytest.mark.skipif(
+    "FREEZELAB_CLOUD" not in os.environ,
+    reason="takes a minute or two, or builds an image; FREEZELAB_CLOUD=1 has it",
+)
+
 # A /dev without kvm: libvirtd looks at every emulator before it starts a guest, and a KVM that is there but
 # boots nothing costs it minutes.
 INSIDE = """

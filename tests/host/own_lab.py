@@ -129,3 +129,12 @@ def until(holds: Callable[[], object], within_s: float = WAIT_S, told: Callable[
         if time.monotonic() > end:
             raise AssertionError(f"it did not come true in time {told()[-2000:]}")
         time.sleep(0.02)
+
+
+def works(plan: str) -> set[str]:
+    """The methods that work on the domain, as its plan says; without host-sleep, which needs a cgroup."""
+    return set(plan.partition("works: ")[2].partition(";")[0].split(", ")) - {"host-sleep"}
+
+
+def in_a_line(done: dict[str, Any]) -> str:
+    return " ".join(done["out"].split())

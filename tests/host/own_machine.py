@@ -16,7 +16,7 @@ from typing import Any
 import libvirt
 
 from lab.image.identity import make_key, write_key
-from lab.image.seed import FW_CFG_NAME, make_seed
+from lab.image.seed import FW_CFG_NAME, Network, make_seed
 from lab.image.store import Image, ImageStore, default_cache, overlay
 from lab.session.paths import RECIPES
 from lab.session.settings import free_port
@@ -46,11 +46,21 @@ XML = """
     <serial type='file'><source path='{console}'/></serial>
     <memballoon model='none'/>
   </devices>
+  {network}
+</domain>
+"""
+
+USER_NETWORK = """
   <qemu:commandline>
     <qemu:arg value='-netdev'/><qemu:arg value='user,id=mine,hostfwd=tcp:127.0.0.1:{port}-:22'/>
     <qemu:arg value='-device'/><qemu:arg value='virtio-net-pci,netdev=mine,bus={bus},addr=0x10,romfile='/>
   </qemu:commandline>
-</domain>
+"""
+
+ON_BRIDGE = """
+<interface type='bridge'>
+  <source bridge='{bridge}'/><model type='virtio'/><rom enabled='no'/>
+</interface>
 """
 
 SECOND_DISK = """
@@ -84,7 +94,8 @@ MANAGED = Path("/var/lib/libvirt/qemu/save")
 @dataclass
 class OwnMachine:
     """One domain. folder: for its files. devices, more: of its XML. machine: pc or q35. packages: what its
-    image has beside the shipped one's."""
+    image has beside the shipped one's. bridge, address: of this host's, and its address there with prefix
+    length; "": QEMU's user-mode network."""
 
     connection: Any
     folder: Path
@@ -95,6 +106,8 @@ class OwnMachine:
     packages: tuple[str, ...] = ()
     port: int = field(default_factory=free_port)
     persistent: bool = True
+    bridge: str = ""
+    address: str = ""
 
     def __post_init__(self) -> None:
         image = _image(self.packages)
@@ -110,12 +123,18 @@ class OwnMachine:
                 host_key=host_private,
                 host_key_public=self.host_key,
                 authorized_keys=[public],
+                network=Network(self.address, None, None) if self.bridge else Network(),
             )
         )
         disk = overlay(image, self.folder / "disk.qcow2")
         (self.folder / "second.img").write_bytes(bytes(1 << 20))
         if "second.qcow2" in self.devices:
             make_qcow2(self.folder / "second.qcow2")
+        bus = "pcie.0" if self.machine == "q35" else "pci.0"
+        network = "" if self.bridge else USER_NETWORK.format(port=self.port, bus=bus)
+        devices = self.devices + (ON_BRIDGE if self.bridge else "")
+        if self.bridge:
+            self.port = 22
         xml = XML.format(
             name=self.name,
             fw_cfg=FW_CFG_NAME,
@@ -124,12 +143,11 @@ class OwnMachine:
             initrd=image.initrd,
             cmdline=f"{image.cmdline} no_timer_check",
             disk=disk,
-            devices=self.devices.format(folder=self.folder),
+            devices=devices.format(folder=self.folder, bridge=self.bridge),
             more=self.more,
             machine=self.machine,
-            bus="pcie.0" if self.machine == "q35" else "pci.0",
+            network=network,
             console=self.folder / "console.log",
-            port=self.port,
         )
         if self.persistent:
             self.domain = self.connection.defineXML(xml)
@@ -137,6 +155,11 @@ class OwnMachine:
         else:
             self.domain = self.connection.createXML(xml)
         self.write_config()
+
+    @property
+    def host(self) -> str:
+        """The address of its sshd."""
+        return self.address.partition("/")[0] if self.bridge else "127.0.0.1"
 
     @property
     def key(self) -> Path:
@@ -153,10 +176,11 @@ class OwnMachine:
     def write_config(self, *more: str, user: str = "root") -> None:
         """Its entry in an ssh_config, called MACHINE-host, and its line of known_hosts."""
         kind, key = self.host_key.split()[:2]
-        self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {kind} {key}\n")
+        where = self.host if self.port == 22 else f"[{self.host}]:{self.port}"
+        self.known_hosts.write_text(f"{where} {kind} {key}\n")
         lines = [
             f"Host {self.name}-host",
-            "HostName 127.0.0.1",
+            f"HostName {self.host}",
             f"Port {self.port}",
             f"User {user}",
             f"IdentityFile {self.key}",
@@ -179,7 +203,7 @@ class OwnMachine:
         """Wait for its sshd."""
         end = time.monotonic() + within_s
         while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as sock:
+            with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 1) as sock:
                 sock.settimeout(2)
                 if sock.recv(4) == b"SSH-":
                     return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,8 @@ from lab.host.emulators_sources import read_archive
 from lab.image.store import ImageStore, default_cache
 from lab.session.paths import RECIPES
 from tests.host.clients.packages import unpacked
-from tests.host.libvirtd import namespaced
-
-longer = pytest.mark.skipif(
-    "FREEZELAB_CLOUD" not in os.environ,
-    reason="takes a minute or two, or builds an image; FREEZELAB_CLOUD=1 has it",
-)
+from tests.host.libvirtd import longer, namespaced
+from tests.host.own_lab import in_a_line, works
 
 RUNNING, PAUSED = libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_PAUSED
 
@@ -412,12 +407,3 @@ def test_a_guest_that_sleeps() -> None:
     assert (cycle["method"], cycle["boot_id_unchanged"]) == ("guest-sleep", True)
     assert cycle["pause"]["low_ns"] > 1.5e9
     assert "guest-sleep" in works(in_a_line(seen["plan"]))
-
-
-def works(plan: str) -> set[str]:
-    """The methods that work on the domain, as its plan says; without host-sleep, which needs a cgroup."""
-    return set(plan.partition("works: ")[2].partition(";")[0].split(", ")) - {"host-sleep"}
-
-
-def in_a_line(done: dict[str, Any]) -> str:
-    return " ".join(done["out"].split())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.core.depth import Depth
-from lab.core.own_domain import SshTarget
+from lab.core.own_domain import MigrationTarget, SshTarget
 from lab.playbook.load import parse
 from tests.unit.playbooks import mistakes_in
 
@@ -101,7 +101,7 @@ def test_mistakes(text: str, expected: str) -> None:
     ("cycle", "why"),
     [
         ("{method: in-place, patch: {hold: 3s}}", "its RAM is not shared"),
-        ("{method: live-migrate, patch: {hold: 3s}}", "it would be in another libvirt daemon"),
+        ("{method: live-migrate, patch: {hold: 0s}}", "it has no migrate_to"),
         ("{patch: {replace-hypervisor: same}}", "its RAM is not shared"),
         ("{method: save-restore, patch: {replace-hypervisor: same}}", "its emulator is what its XML says"),
         ("{patch: {command: [a], deadline: 3s, impact: reboot}}", "it would have to be shut down"),
@@ -111,6 +111,39 @@ def test_freezes_that_would_change_it(cycle: str, why: str) -> None:
     [found] = mistakes_in(f"name: a\nresync: none\ncycle: {cycle}\nguests: [{{domain: x, ssh: y}}]")
     assert found.startswith("3:1: domain x is your own, and is not frozen by")
     assert why in found
+
+
+TO = "migrate_to: qemu+ssh://b/system"
+
+
+def test_where_it_is_migrated_to() -> None:
+    head = "name: a\nresync: none\ncycle: {method: live-migrate, patch: {hold: 0s}}\n"
+    long = "migrate_to: {uri: 'qemu+unix:///system?socket=/run/x', unsafe: true}"
+    guests = f"guests: [{{domain: x, {TO}}}, {{domain: y, ssh: z, {long}}}]\n"
+    first, second = parse(f"{head}{guests}".encode(), "a.yaml").guests
+    assert first.migrate_to == MigrationTarget("qemu+ssh://b/system")
+    assert second.migrate_to == MigrationTarget("qemu+unix:///system?socket=/run/x", unsafe=True)
+
+
+@pytest.mark.parametrize(
+    ("cycle", "entry", "expected"),
+    [
+        ("patch: {hold: 2s}", "domain: x", "it runs on at once in the other daemon, so nothing can be done"),
+        ("patch: {hold: 0s}, post_copy: 5s", "domain: x", "in post-copy its memory is in two processes"),
+        ("patch: {hold: 0s}", "name: x", "4:32: guests[0]: migrate_to goes with domain; delete it"),
+    ],
+)
+def test_migrations_that_are_refused(cycle: str, entry: str, expected: str) -> None:
+    head = f"name: a\nresync: none\ncycle: {{method: live-migrate, {cycle}}}\n"
+    [found] = mistakes_in(f"{head}guests: [{{{entry}, {TO}}}]")
+    assert expected in found
+
+
+@pytest.mark.parametrize("uri", ["other-host", "xen+ssh://b/system", "'qemu://b /system'", "qemu://", "[]"])
+def test_a_destination_that_is_none(uri: str) -> None:
+    head = "name: a\nresync: none\ncycle: {method: live-migrate, patch: {hold: 0s}}\n"
+    [found] = mistakes_in(f"{head}guests: [{{domain: x, migrate_to: {uri}}}]")
+    assert found.startswith("4:34: guests[0].migrate_to"), found
 
 
 WINDOWS = "name: a\nresync: w32time\ncycle: {patch: {hold: 3s}}\n"

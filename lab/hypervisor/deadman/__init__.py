@@ -3,7 +3,7 @@
     client    the controller's end: starts the process, sends it the guests to guard and their time limit
     channel   messages over a socket pair, and the token that decides a hand-over
     watch     the process: waits for the end of the budget, the controller's silence, or its end
-    rescue    resumes a guest; one class for each way to freeze
+    rescue    resumes a guest; one class for each way to freeze; `thaw` and `peer` have two more
     guest_process    a frozen guest's process and its monitor
 
 The process is started before the first freeze of a run, in its own session (and in its own scope where

@@ -6,11 +6,13 @@ from dataclasses import asdict
 from typing import Any
 
 from lab.hypervisor.deadman.guest_process import MonitorAddress
+from lab.hypervisor.deadman.peer import AbortMigration
 from lab.hypervisor.deadman.rescue import Continue, HandOver, Migration, Relaunch, Restore, ResumePlan, Wake
 from lab.hypervisor.deadman.thaw import ThawFiles
 
 RESCUES: dict[str, type[ResumePlan]] = {
-    kind.__name__: kind for kind in (Continue, Wake, HandOver, Migration, Restore, Relaunch, ThawFiles)
+    kind.__name__: kind
+    for kind in (Continue, Wake, HandOver, Migration, AbortMigration, Restore, Relaunch, ThawFiles)
 }
 
 

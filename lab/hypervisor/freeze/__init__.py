@@ -5,7 +5,7 @@
 - `base`: the steps of every freeze, and the data for the dead-man.
 - `suspend`, `sigstop`, `host_sleep`, `guest_sleep`, `snapshot`, `reboot`: the guest keeps its process.
 - `save_restore`, `in_place`, `cold`, `live_migrate`: the guest moves to another process; `cold` is in-place
-without an overlap, `live_migrate` with RAM in the stream.
+without an overlap, `live_migrate` with RAM in the stream, `peer_migrate` that of a domain of the user's own.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from lab.hypervisor.freeze.guest_sleep import GuestSleep
 from lab.hypervisor.freeze.host_sleep import HostSleep
 from lab.hypervisor.freeze.in_place import Exchange
 from lab.hypervisor.freeze.live_migrate import LiveMigrate
+from lab.hypervisor.freeze.peer_migrate import PeerMigrate
 from lab.hypervisor.freeze.save_restore import SaveRestore
 from lab.hypervisor.freeze.sigstop import Sigstop
 from lab.hypervisor.freeze.snapshot import Snapshot, SnapshotWithState
@@ -34,13 +35,17 @@ def _exchange(context: LibvirtContext, guest: str, freezing: Freezing) -> Freeze
     return (ColdExchange if freezing.successor.cold else Exchange)(context, guest, freezing)
 
 
+def _migration(context: LibvirtContext, guest: str, freezing: Freezing) -> Freeze:
+    return (PeerMigrate if guest in context.own else LiveMigrate)(context, guest, freezing)
+
+
 MAKERS: Mapping[FreezeMethod, Maker] = {
     FreezeMethod.SUSPEND: Suspend,
     FreezeMethod.SIGSTOP: Sigstop,
     FreezeMethod.HOST_SLEEP: HostSleep,
     FreezeMethod.SAVE_RESTORE: SaveRestore,
     FreezeMethod.IN_PLACE: _exchange,
-    FreezeMethod.LIVE_MIGRATE: LiveMigrate,
+    FreezeMethod.LIVE_MIGRATE: _migration,
     FreezeMethod.GUEST_SLEEP: GuestSleep,
     FreezeMethod.SNAPSHOT: Snapshot,
     FreezeMethod.SNAPSHOT_STATE: SnapshotWithState,

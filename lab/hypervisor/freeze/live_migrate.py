@@ -23,6 +23,7 @@ downtime that QEMU reports ends when the successor could run.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 
 from lab.core.clock import Stamp
@@ -122,19 +123,9 @@ class LiveMigrate(Exchange):
         """The call that ended with QEMU's stop, from the last time at which the guest had certainly not been
         stopped yet."""
         stop = self._old.event("STOP", call.called.real_ns)
-        if stop is None:
-            return call
-        if self._moved is not None and self._moved.real_ns <= stop.real_ns:
+        if stop is not None and self._moved is not None and self._moved.real_ns <= stop.real_ns:
             call = replace(call, called=self._moved)
-        call = replace(call, event_real_ns=stop.real_ns)
-        last: QemuEvent | None = None
-        since = call.called.real_ns
-        while (one := self._old.event(_EVENT, since)) is not None and one.real_ns <= stop.real_ns:
-            last, since = one, one.real_ns + 2 * NS_PER_US
-        began = event_in(replace(call, event_real_ns=last.real_ns)) if last is not None else None
-        if last is None or began is None:
-            return call
-        return replace(call, called=Stamp(began.low_ns, last.real_ns))
+        return narrowed(call, self._old.event)
 
     @property
     def _longest_ns(self) -> int:
@@ -260,6 +251,23 @@ class LiveMigrate(Exchange):
             with contextlib.suppress(HypervisorError):  # as it was, for other methods
                 switch_on(asker(self._old, self._guest), None)
         super().finish()
+
+
+def narrowed(call: Call, event: Callable[[str, int], QemuEvent | None]) -> Call:
+    """A call that ended with QEMU's stop, from the last time at which the guest had certainly not been
+    stopped yet. event: see QemuControl.event."""
+    stop = event("STOP", call.called.real_ns)
+    if stop is None:
+        return call
+    call = replace(call, event_real_ns=stop.real_ns)
+    last: QemuEvent | None = None
+    since = call.called.real_ns
+    while (one := event(_EVENT, since)) is not None and one.real_ns <= stop.real_ns:
+        last, since = one, one.real_ns + 2 * NS_PER_US
+    began = event_in(replace(call, event_real_ns=last.real_ns)) if last is not None else None
+    if last is None or began is None:
+        return call
+    return replace(call, called=Stamp(began.low_ns, last.real_ns))
 
 
 def switch_on(ask: migration.Ask, settings: MigrationSpec | None) -> None:
