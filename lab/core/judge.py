@@ -42,7 +42,7 @@ from lab.core.rescue import (
     not_by_deadman,
 )
 from lab.core.result import CycleResult as CycleResult
-from lab.core.resync import Watched, measure_resync, since_earlier
+from lab.core.resync import Watched, measure_resync, runs_wild, since_earlier
 from lab.core.steps import Part, dated, first_sign, parts
 from lab.core.timeline import Call, ClockStep, Observation, Reading, SamplerReport
 from lab.core.timesync import rules
@@ -280,6 +280,9 @@ def measure(
     before = real_early[-1].offset if real_early else None
     final = real_late[-1].offset if real_late else None
     drift_before = last_drift(real_early)
+    if drift_before is not None and runs_wild(drift_before):
+        fast = f"{abs(drift_before.ppm) / 1e4:.0f} % {'fast' if drift_before.ppm > 0 else 'slow'}"
+        problems.append(f"the guest's clock ran {fast}: its kernel has its counter's frequency wrong")
 
     raw_at_resume = offset_at(raw_late, resume.returned.raw_ns, rate=pair[1])
     stop_guest, resume_guest = pause.edges.stop, pause.edges.resume

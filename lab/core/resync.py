@@ -25,6 +25,11 @@ UNDISCIPLINED_PPM = 515.0
 """The largest drift of a clock that nothing corrects: a guest's calibration of its clock may be off by the
 500 ppm that the kernel can correct (adjtimex(2), MAXFREQ), and RFC 5905's PHI comes on top."""
 
+RUNAWAY_PPM = 101_000
+"""The most by which a program can make a clock run fast or slow: 10 % by the tick, 500 ppm by the frequency
+(adjtimex(2)), and what the clock itself is off. What is faster has a kernel that took its counter for slower
+than it is, as one that calibrates the TSC on a busy host does, and no program keeps it in time."""
+
 SLEW_WINDOWS = (NS_PER_S // 2, 2 * NS_PER_S, 8 * NS_PER_S, 32 * NS_PER_S)
 """The windows over which a rate is measured: short ones for fast slews, long ones for slow ones."""
 
@@ -210,6 +215,11 @@ def running_off(before: Drift | None) -> Drift | None:
     if before is None or before.bound_ppm > UNDISCIPLINED_PPM:
         return None
     return before if before.low > UNDISCIPLINED_PPM or before.high < -UNDISCIPLINED_PPM else None
+
+
+def runs_wild(before: Drift | None) -> bool:
+    """Whether the clock certainly ran faster or slower before the freeze than any program makes it."""
+    return before is not None and (before.low > RUNAWAY_PPM or before.high < -RUNAWAY_PPM)
 
 
 def _correction(

@@ -321,6 +321,11 @@ def test_a_clock_that_no_program_can_keep_tells_nothing_of_a_forecast(ppm: int, 
     assert found[0] is agrees, found
 
 
+def test_a_clock_with_a_wrong_frequency_is_told() -> None:
+    result, _ = observed(replace(GOOD, raw_ppb=1_841_000_000, pause_ns=3 * S, watch_ns=6 * S), FROZEN)
+    assert any("184 % fast" in problem for problem in result.problems), result.problems
+
+
 def test_what_says_that_it_has_done_is_waited_for_no_longer() -> None:
     """An agent that answers after 1.2 s, and has set nothing."""
     s = replace(GOOD, pause_ns=3 * S, watch_ns=3 * S, repair=Repair.NONE)

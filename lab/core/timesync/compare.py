@@ -24,6 +24,7 @@ from lab.core.resync import (
     SyncOutcome,
     gone_on,
     running_off,
+    runs_wild,
     settled,
 )
 from lab.core.timesync.forecast import Forecast
@@ -41,11 +42,6 @@ SETTLED_FOR_NS = NS_PER_S // 2
 ASTRAY = 2
 """A clock whose offset is this many times that before the freeze or at the resume is not being corrected.
 chronyd overshoots by a third, plus what its frequency adds until its next poll (core.timesync.chrony)."""
-
-RUNAWAY_PPM = 101_000
-"""The most by which a program can make a clock run fast or slow: 10 % by the tick, 500 ppm by the frequency
-(adjtimex(2)), and what the clock itself is off. What is faster has a kernel that took its counter for slower
-than it is, as one that calibrates the TSC on a busy host does, and no program keeps it in time."""
 
 
 @dataclass(frozen=True)
@@ -120,11 +116,6 @@ def compare(forecast: Forecast, observed: MeasuredResync) -> Compared:
             words = f"undecided: the busy host delayed the correction by up to {format_about(delay_ns)}"
             return Compared(None, words, compared.claims)
     return compared
-
-
-def runs_wild(before: Drift | None) -> bool:
-    """Whether the clock certainly ran faster or slower before the freeze than any program makes it."""
-    return before is not None and (before.low > RUNAWAY_PPM or before.high < -RUNAWAY_PPM)
 
 
 def _judged(forecast: Forecast, observed: MeasuredResync, final: Interval, target: Interval) -> Compared:
