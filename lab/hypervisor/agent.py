@@ -23,6 +23,7 @@ _SET_S = 10
 
 CHANNEL = "org.qemu.guest_agent.0"
 _CHANNEL = "add a virtio channel org.qemu.guest_agent.0 to its XML, and qemu-guest-agent to the guest"
+_THAW = "its file systems are frozen; thaw them first: virsh domfsthaw DOMAIN"
 _ALLOW = "let qemu-ga in the guest allow it (block-rpcs and allow-rpcs in qemu-ga.conf)"
 
 _POLL_NS = 20 * NS_PER_MS
@@ -144,7 +145,8 @@ def _failed(error: Exception, what: str, where: str, name: str) -> HypervisorErr
     found = as_hypervisor_error(error, what, where)
     if is_code(error, "VIR_ERR_ARGUMENT_UNSUPPORTED"):
         return Refused(found.what, where=where, hint=_CHANNEL)
-    return AgentError(found.what, where=where, hint=_ALLOW) if f"'{name}'" in found.what else found
+    hint = _THAW if "frozen" in found.what else _ALLOW
+    return AgentError(found.what, where=where, hint=hint) if f"'{name}'" in found.what else found
 
 
 def system(domain: Any, where: str) -> dict[str, str]:

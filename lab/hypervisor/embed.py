@@ -152,8 +152,9 @@ class Root:
                         process.kill(_END_S)  # what hangs is reported when libvirt cannot end it either
                         self._drop(record, pidfile)
                         self.ended.append(guest)
-                    elif process.is_stopped():
-                        process.send_continue()
+                    else:
+                        if process.is_stopped():
+                            process.send_continue()
                         process.leave_freezer()
 
     def _drop(self, record: Path, pidfile: Path) -> None:

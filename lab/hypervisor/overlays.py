@@ -6,6 +6,7 @@ An overlay's name has the domain's uuid, so that whoever finds a domain with one
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -23,8 +24,8 @@ _PAUSE_S = 0.02
 
 
 def check(domain: Any, where: str, folder: Path | None) -> set[Path]:
-    """The folders of take()'s overlays. Refused when it cannot make them: there is no disk, a disk is no
-    file and has no folder, or files of an earlier snapshot are there."""
+    """The folders of take()'s overlays. Refused when it cannot make or remove them: there is no disk, a disk
+    is no file and has no folder, the folder is not this user's, or files of an earlier snapshot are there."""
     sources, uuid = disks(domain, where), str(domain.UUIDString())
     if names := left(domain, where):
         raise Refused(f"a snapshot of a lab is in use: {', '.join(names.values())}", where=where)
@@ -36,6 +37,10 @@ def check(domain: Any, where: str, folder: Path | None) -> set[Path]:
     if there := [str(path) for each in sorted(folders) for path in each.glob(f"{_prefix(uuid)}*")]:
         hint = "a killed lab has left it, and the domain does not use it: remove it"
         raise Refused(f"a file of an earlier snapshot is there: {' '.join(there)}", where=where, hint=hint)
+    for each in sorted(folders):
+        if each.is_dir() and not os.access(each, os.W_OK):
+            hint = "set save_to to a folder of yours, where its QEMU may write"
+            raise Refused(f"you may not remove what libvirt would make in {each}", where=where, hint=hint)
     return folders
 
 
@@ -120,6 +125,17 @@ def flatten(domain: Any, where: str) -> list[str]:
             if tuple(domain.state()) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR):
                 domain.resume()
     return done
+
+
+def beneath(domain: Any, where: str) -> str:
+    """The lab's overlay that is in use below one of another program's, which took a snapshot; "" for
+    none."""
+    prefix = _prefix(str(domain.UUIDString()))
+    for disk in _all(domain, where):
+        for source in disk.iterfind(".//backingStore/source"):
+            if Path(path := source.get("file") or "").name.startswith(prefix):
+                return path
+    return ""
 
 
 def undo(domain: Any, where: str, folder: str = "", *, frozen: bool = False) -> list[str]:

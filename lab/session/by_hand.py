@@ -55,7 +55,10 @@ def plan_of(asked: Asked, home: Path) -> Plan:
     )
     resync = _member(ResyncMechanism, asked.resync, "--resync", ResyncMechanism)
     hold = HoldPatch(_time(asked.length, "--for"))
-    if why := refusal(method, hold):
+    why = refusal(method, hold)
+    if method.traits.overlaps and not asked.uri:
+        why = "it would be in another domain than `freezelab list` and `down` know; a playbook's guests move"
+    if why:
         raise UsageError(f"a guest that runs already is not frozen by {method}: {why}", where="--method")
     expect, watch_ns = Expectations(), CycleSpec.watch_ns
     if asked.in_time is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from lab.hypervisor.freezer import Freezer, obstacle, place
 from lab.hypervisor.process import QemuProcess
 from lab.process.clock import HostClock
 from tests.driver.controllers import history, simple
+from tests.driver.programs import embedded
 from tests.driver.qemus import PATIENCE_S, Qemu, until
 
 CLOCK = HostClock()
@@ -59,6 +61,38 @@ def test_only_a_thaw_continues_it_and_it_goes_back_where_it_was(qemu: Qemu, vers
     assert not freezer.folder.exists()
     freezer.thaw()
     freezer.leave()
+
+
+MOVED = """
+    from lab.hypervisor.domain import Accelerator
+    from lab.hypervisor.freezer import Freezer
+    from tests.driver.conftest import spec_of
+    emulator = lab.emulator(Accelerator.TCG)
+    spec = dataclasses.replace(
+        spec_of("web-0", home), emulator=emulator.path, machine=emulator.machine, kernel=None, ssh_port=0
+    )
+    lab.define_and_start(spec)
+    pid = lab._context.process("web-0").pid
+    print(pid, Freezer.around(pid, "web-0").folder)
+"""
+BACK = """
+    [guest] = lab.list_lab_domains()
+    lab.domains.choose(guest)
+    print(Path(f"/proc/{lab._context.process('web-0').pid}/cgroup").read_text(), end="")
+    lab.destroy("web-0")
+"""
+
+
+@pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="qemu is not installed")
+def test_a_process_that_a_killed_lab_has_only_moved_goes_back(home: Path) -> None:
+    if why := obstacle(os.getpid()):
+        pytest.skip(why)
+    before = Path("/proc/self/cgroup").read_text()
+    moved = embedded(home, MOVED)
+    assert moved.stderr == ""
+    assert "freezelab-" in moved.stdout
+    assert embedded(home, BACK).stdout == before
+    assert not Path(moved.stdout.split()[1]).exists()
 
 
 @pytest.mark.parametrize("version", [1, 2])

@@ -109,7 +109,8 @@ def troubled(lab: Lab) -> dict[str, Any]:
     def frozen(command: str, entry: str = "") -> dict[str, Any]:
         done = lab.during("freeze", lambda _: machine.inside(command), "snapshot", entry=entry, watch="2s")
         report = json.loads(lab.ended(lab.start("report", "--json", connect=False))["out"])
-        return {**done, "cycles": report["guests"][0]["cycles"]}
+        found = [each for each in report["findings"] if each["metric"] == "file systems"]
+        return {**done, "found": [(each["outcome"], each["why"]) for each in found]}
 
     def before(command: str) -> dict[str, Any]:
         machine.inside(command)
@@ -134,7 +135,9 @@ def troubled(lab: Lab) -> dict[str, Any]:
         done = act()
         if after:
             machine.inside(after)
-        seen[name] = {**done, "said": done["said"][-3:], "out": "", **left(lab, as_it_was)}
+        keys = ("status", "found", "thawed")
+        seen[name] = {key: done[key] for key in keys if key in done} | left(lab, as_it_was)
+        seen[name]["said"] = done["said"][-2:]
         print(name, seen[name], file=sys.stderr)  # noqa: T201 - for whoever waits
     return seen
 

@@ -222,11 +222,22 @@ class Snapshot(OneByOne):
         self._end_taking()
         if context.state(guest) not in ("shut off", "crashed"):
             self._remind()
-            overlays.flatten(context.domain(guest)[0], guest)
+            self._flatten(context.domain(guest)[0])
         elif (own := context.own.get(guest)) and (
             error := overlays.ended_with_one(context.domain(guest)[0], own.where)
         ):
             raise error
+
+    def _flatten(self, domain: Any) -> None:
+        guest, own = self._guest, self._guest in self._context.own
+        try:
+            overlays.flatten(domain, guest)
+        except HypervisorError as failure:
+            hint = f"to try again: {self._context.recover_command}" if own else failure.hint
+            raise HypervisorError(failure.what, where=guest, hint=hint) from failure
+        if path := overlays.beneath(domain, guest):
+            what = f"another program took a snapshot in the lab's: {path} stays in use below it"
+            raise HypervisorError(what, where=guest, hint="virsh blockcommit removes one from between others")
 
     def abandon(self) -> None:
         with suppress(HypervisorError):
