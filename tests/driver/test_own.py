@@ -18,7 +18,10 @@ from lab.core.method import FreezeMethod
 from lab.errors import HypervisorError, Refused, UsageError
 from lab.hypervisor import overlays, own_domain, own_lease, unreachable
 from lab.hypervisor.adapter import LibvirtHypervisor
+from lab.hypervisor.deadman.libvirt_monitor import OwnMonitor
+from lab.hypervisor.deadman.thaw import KEYS
 from lab.hypervisor.own_lease import OwnLease, OwnRecord
+from lab.hypervisor.qmp import MonitorError
 from tests.driver.programs import ROOT
 
 DEVICES = """
@@ -345,3 +348,13 @@ def test_a_history_says_whether_the_dead_man_resumed_it(home: Path, lines: list[
     history.write_text("\n".join(lines))
     record = OwnRecord("u", "1", "mine", "db", "r1", str(history), "suspend")
     assert record.resumed_by_dead_man is resumed
+
+
+def test_the_kernels_key_is_pressed_by_libvirts_own_call(mine: Any) -> None:
+    """By which the dead-man thaws a domain whose agent does not answer: a QMP command would taint it."""
+    monitor = OwnMonitor("test:///default", mine.UUIDString())
+    keys = [{"type": "qcode", "data": key} for key in KEYS]
+    assert monitor.execute("send-key", keys=keys) == 0
+    with pytest.raises(MonitorError, match="QMP human-monitor-command is not used"):
+        monitor.execute("human-monitor-command")
+    monitor.close()

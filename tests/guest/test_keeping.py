@@ -84,6 +84,18 @@ def frozen_by_hand(cli: Cli) -> None:
     assert [g["state"] for g in json.loads(cli("list", "--json").stdout)] == ["running"]
 
 
+def backed_up_by_hand(cli: Cli) -> None:
+    """Its disk is its own again, and nothing is left."""
+    done = cli("freeze", "web-0", "--for", "1s", "--method", "snapshot", "--json")
+    run = json.loads(done.stdout)
+    assert run["outcome"] in ("passed", "inconclusive"), done.stdout
+    [cycle] = run["guests"][0]["cycles"]
+    assert (cycle["regime"], cycle["stall"]["thawed_inside"]) == ("running", 0)
+    assert cycle["stall"]["calls"]["low_ns"] > NS_PER_S
+    assert not list(cli.home.rglob("freezelab-*.qcow2"))
+    assert "differs" not in done.stderr
+
+
 def shut_down_inside(cli: Cli) -> None:
     """Nobody uses libvirt when the guest powers itself off."""
     console = cli.start("console", "web-0")
@@ -164,6 +176,7 @@ def test_a_guest_is_kept_looked_at_and_taken_down(cli: Cli, tmp_path: Path) -> N
     assert "nothing to recover" in cli("recover").stdout
 
     frozen_by_hand(cli)
+    backed_up_by_hand(cli)
     shut_down_inside(cli)
     down = cli("down", "--all")
     assert "removed guest web-0" in down.stdout, down.stderr

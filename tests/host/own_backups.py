@@ -55,7 +55,13 @@ def cut_off(lab: Lab) -> dict[str, Any]:
             **left(lab, before),
             "apart": sorted(path.name for path in apart.iterdir()),
         }
+        tell(moment, seen[moment])
     return seen
+
+
+def tell(name: str, one: dict[str, Any]) -> None:
+    """For whoever waits."""
+    print(name, one, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def look(lab: Lab) -> dict[str, Any]:
@@ -96,6 +102,7 @@ def interrupted(lab: Lab) -> dict[str, Any]:
             seen[f"{point} {how}"] = {
                 "status": ended["status"], "said": ended["said"][-3:], **left(lab, before)
             }  # fmt: skip
+            tell(f"{point} {how}", seen[f"{point} {how}"])
     return seen
 
 
@@ -138,7 +145,7 @@ def troubled(lab: Lab) -> dict[str, Any]:
         keys = ("status", "found", "thawed")
         seen[name] = {key: done[key] for key in keys if key in done} | left(lab, as_it_was)
         seen[name]["said"] = done["said"][-2:]
-        print(name, seen[name], file=sys.stderr)  # noqa: T201 - for whoever waits
+        tell(name, seen[name])
     return seen
 
 

@@ -17,7 +17,7 @@ from lab.hypervisor.qmp import MonitorError
 
 _AGENT_S = 5.0
 _SENTINEL = b"\xff"
-_KEYS = ("alt", "sysrq", "j")
+KEYS = ("alt", "sysrq", "j")
 """Thaw all file systems (Linux, Documentation/admin-guide/sysrq.rst), where kernel.sysrq allows it."""
 
 
@@ -46,7 +46,7 @@ class ThawFiles(ResumePlan):
                 return Rescued(
                     "failed", f"{why}; its writer thaws after the budget, if it has one", final=True
                 )
-            keys = [{"type": "qcode", "data": key} for key in _KEYS]
+            keys = [{"type": "qcode", "data": key} for key in KEYS]
             opened.process.monitor.execute("send-key", keys=keys)
             opened.kernel_told = True
             return Rescued("failed", f"{why}; its kernel was told to by Alt-SysRq-J")
