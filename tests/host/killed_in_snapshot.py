@@ -1,9 +1,9 @@
 """The command, which kills or interrupts itself at a moment of a snapshot.
 
-    python -m tests.host.killed_in_snapshot MOMENT with|alone|once|twice ARGUMENTS…
+    python -m tests.host.killed_in_snapshot MOMENT with|alone|once|twice|COMMAND ARGUMENTS…
 
 with: by SIGKILL. alone: its dead-man is killed before, so that nobody acts until `recover` does. once, twice:
-by SIGINT.
+by SIGINT. Anything else is a shell command that is run at that moment, and the command goes on.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -22,12 +23,14 @@ from lab.hypervisor import agent, overlays
 from lab.hypervisor.freeze.snapshot import Snapshot
 
 AGAIN_S = 0.3
+SIGNALS = {"with": signal.SIGKILL, "alone": signal.SIGKILL, "once": signal.SIGINT, "twice": signal.SIGINT}
 
 Point = tuple[Any, str, float | None]
 """An object and its function; how long after the call began, in seconds; None: when it has returned."""
 
 POINTS: dict[str, Point] = {
     "prepared": (Snapshot, "prepare", None),
+    "asked": (agent, "freeze_files", 0.0),
     "freezing": (agent, "freeze_files", 0.02),
     "frozen": (agent, "freeze_files", None),
     "taking": (overlays, "take", 0.003),
@@ -56,7 +59,10 @@ def dead_men() -> list[int]:
 def end(how: str) -> None:
     for pid in dead_men() if how == "alone" else ():
         os.kill(pid, signal.SIGKILL)
-    os.kill(os.getpid(), signal.SIGINT if how in ("once", "twice") else signal.SIGKILL)
+    if how in SIGNALS:
+        os.kill(os.getpid(), SIGNALS[how])
+    else:
+        subprocess.run(["sh", "-c", how], check=True)
     if how == "twice":
         threading.Timer(AGAIN_S, end, ("once",)).start()
 

@@ -127,12 +127,21 @@ def troubled(lab: Lab) -> dict[str, Any]:
         machine.domain.fsFreeze()
         return {**lab.run("snapshot"), "thawed": machine.domain.fsThaw()}
 
+    def as_it_is_to_freeze() -> dict[str, Any]:
+        """What it was asked waits for it: when it goes on, it freezes, and nobody is there to thaw."""
+        program = (PROGRAM, "asked", f"ssh -F {machine.config} {machine.name}-host {stop}")
+        done = lab.ended(lab.start("run", lab.playbook("snapshot", watch="2s"), program=program))
+        machine.inside(go_on)
+        until(lambda: machine.domain.fsThaw() > 0)
+        return done
+
     scenes: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
         "hangs": (lambda: frozen(stop), go_on),
         "killed": (lambda: frozen(kill), START),
         "hangs, shell": (lambda: frozen(stop, shell), go_on),
         "killed, shell": (lambda: frozen(kill, shell), START),
         "hung before": (lambda: before(stop), go_on),
+        "hangs as it is to freeze": (as_it_is_to_freeze, ""),
         "absent": (lambda: before(f"systemctl stop {AGENT}"), START),
         "frozen by its agent": (by_its_agent, ""),
     }

@@ -51,7 +51,7 @@ class Snapshot(OneByOne):
         self._steps = Steps(context, guest)
         self._lock = threading.Lock()
         self._frozen = False
-        self._refused = False  # the freeze, by the agent
+        self._refused = self._unanswered = False  # the freeze, by the agent
         self._done: Resumed | None = None
         self._memory: Path | None = None
         self._taking: Worker | None = None
@@ -123,6 +123,10 @@ class Snapshot(OneByOne):
             # It has thawed what it froze (QEMU, qga/commands-posix.c), or others had frozen them before.
             self._refused = True
             raise
+        except HypervisorError:
+            self._unanswered = True
+            self._context.forgetful.add(self._guest)
+            raise
 
     def _take(self, deadline_raw_ns: int) -> None:
         """Take the snapshot, at most until the deadline: libvirt's call has no time limit, but can be
@@ -147,8 +151,9 @@ class Snapshot(OneByOne):
             raise failure[0]
 
     def _call_off(self) -> None:
-        """End a snapshot that is being taken. One without state cannot be aborted, only be waited for."""
-        if self._taking is None or not self._taking.is_alive():
+        """End a snapshot that is being taken, before the guest is resumed. One without state cannot be
+        aborted (nor does libvirt answer jobStats meanwhile), and keeps nobody from a thaw."""
+        if not self.saves or self._taking is None or not self._taking.is_alive():
             return
         domain, _uuid = self._context.domain(self._guest)
         with suppress(libvirt.libvirtError):
@@ -163,8 +168,7 @@ class Snapshot(OneByOne):
         with self._lock:
             if self._done is not None:
                 return self._done
-            if self.saves:
-                self._call_off()  # libvirt resumes nothing while it saves
+            self._call_off()
             call = ResumeOrder(self._context, self._guest).done() if self.saves else None
             called = self._context.clock.now()
             if not self._refused:
@@ -223,6 +227,11 @@ class Snapshot(OneByOne):
         if context.state(guest) not in ("shut off", "crashed"):
             self._remind()
             self._flatten(context.domain(guest)[0])
+            if self._unanswered and guest in context.forgetful and guest in context.own:
+                # The command waits in the channel of an agent that hangs.
+                what = "its agent has not answered: if it does later, its file systems are frozen then"
+                hint = f"thaw them then: virsh domfsthaw {context.own[guest].name}"
+                raise HypervisorError(what, where=guest, hint=hint)
         elif (own := context.own.get(guest)) and (
             error := overlays.ended_with_one(context.domain(guest)[0], own.where)
         ):
