@@ -211,6 +211,7 @@ def test_a_directory_can_be_waited_for(site: Site) -> None:
         (EVENT, "", GOOGLE, "PUT", 405),
         (EVENT, "", GOOGLE, "", 405),
         (f"{ROOT}/instance/guest-attributes", "", GOOGLE, "PUT", 403),
+        (f"{ROOT}/instance/guest-attributes/hostkeys/ssh-ed25519", "", GOOGLE, "PUT", 403),
         (f"{ROOT}/instance", "", GOOGLE, "GET", 301),
         (EVENT, "", (("x-google-metadata-request", "True"),), "GET", 200),
         ("/", "", (), "GET", 200),

@@ -5,8 +5,8 @@ before an event until it is gone. `upcoming-maintenance` has the event from its 
 the events that name it, and no others. Reading them enables the notice: a guest that has not done so since
 its last event gets none. docs/notices.md has the sources, field by field, and what they leave open.
 
-The checks in their order: X-Forwarded-For and Metadata-Flavor (403), the path (404), the verb (405), the
-query (400).
+The checks in their order: X-Forwarded-For and Metadata-Flavor (403), writes of guest attributes (403), the
+path (404), the verb (405), the query (400).
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ _EVENT = ["instance", "maintenance-event"]
 _UPCOMING = ["instance", "upcoming-maintenance"]
 _PREEMPTED = ["instance", "preempted"]
 _TAGS = ["instance", "tags"]
+_ATTRIBUTES = [*_ROOT, "instance", "guest-attributes"]
 _HEADERS = (
     ("Metadata-Flavor", "Google"),
     ("Server", "Metadata Server for VM"),
@@ -47,6 +48,7 @@ _HEADERS = (
     ("X-Frame-Options", "SAMEORIGIN"),
 )
 _JSON, _TEXT, _HTML = "application/json", "application/text", "text/html; charset=UTF-8"
+_READS = ("GET", "HEAD")
 _HOST_NAME = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}")
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
@@ -100,8 +102,10 @@ def _answered(
     slash, steps = request.path.endswith("/"), request.path.strip("/").split("/")
     _check_headers(request, enforced=steps != [""])
     if steps == [""]:
-        _check_verb(request, steps)
+        _check_verb(request)
         return _answer(200, b"computeMetadata/\n", kind=_TEXT)
+    if steps[: len(_ATTRIBUTES)] == _ATTRIBUTES and request.verb not in _READS:
+        raise _GceRefusal(403, "Guest attributes endpoint access is disabled.")
     place = steps[len(_ROOT) :]
     mine = tuple(event for event in machine.shown(now, guest)[1] if guest in event.notice.resources)
     live = _live(machine, now, mine)
@@ -115,7 +119,7 @@ def _answered(
             node = gce_instance.find(gce_instance.tree(about, live), place)
     if node is None and (about is None or place != _UPCOMING):
         raise _GceRefusal(404, "The requested URL was not found on this server.")
-    _check_verb(request, place)
+    _check_verb(request)
     query = _query(request.query)
     if node is not None and gce_instance.is_directory(node) and not (slash or query.whole):
         given = next((value for name, value in request.headers if name.lower() == "host"), "")
@@ -155,10 +159,8 @@ def _check_headers(request: Request, enforced: bool) -> None:
         raise _GceRefusal(403, "Your client does not have permission: no Metadata-Flavor: Google.")
 
 
-def _check_verb(request: Request, place: Sequence[str]) -> None:
-    if request.verb not in ("GET", "HEAD"):
-        if place[:2] == ["instance", "guest-attributes"]:
-            raise _GceRefusal(403, "Guest attributes endpoint access is disabled.")
+def _check_verb(request: Request) -> None:
+    if request.verb not in _READS:
         raise _GceRefusal(405, "", ("Allow", "GET, HEAD"))
 
 
