@@ -276,7 +276,7 @@ class Cell:
 
     id: derived from the values, unique in the plan, "" for a plan without a matrix.
     values: (axis, value as written), in the order of the matrix's axes. tolerance: the search in place of
-        cycles; None: none.
+        cycles; None: none. may_be_refused: the host or the guests need not support it.
     """
 
     id: str
@@ -289,6 +289,7 @@ class Cell:
     control: int = 0
     workloads: tuple[WorkloadSpec, ...] = ()
     tolerance: ToleranceSpec | None = None
+    may_be_refused: bool = False
 
     @property
     def frozen_guests(self) -> tuple[GuestSpec, ...]:

@@ -36,11 +36,12 @@ Values = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Expanded:
-    """A cell: its id, its values as written, and what is run there."""
+    """A cell: its id, its values as written, what is run there, and whether it may be refused."""
 
     id: str
     values: Values
     document: Document
+    may_be_refused: bool = False
 
 
 @dataclass
@@ -113,7 +114,7 @@ def expand(root: Map, folder: Path) -> Expansion:
     ids: set[str] = set()
     for chosen in product(*(range(len(matrix.values(axis))) for axis in axes)):
         combination = _Combination(root, matrix, dict(zip(axes, chosen, strict=True)), folder)
-        if any(exclusion.covers(combination.values) for exclusion in matrix.exclude or ()):
+        if any(named.covers(combination.values) for named in matrix.exclude or ()):
             made.left_out.append(LeftOut(combination.written(), "excluded by the playbook"))
             continue
         document = combination.document()
@@ -129,7 +130,8 @@ def expand(root: Map, folder: Path) -> Expansion:
             made.left_out.append(LeftOut(combination.written(whole=True), why))
         else:
             keys.add(key)
-            made.cells.append(Expanded(combination.id(ids), combination.written(), document))
+            may = any(named.covers(combination.values) for named in matrix.may_be_refused or ())
+            made.cells.append(Expanded(combination.id(ids), combination.written(), document, may))
     if not made.mistakes:
         made.mistakes.update(_pointless(root, axes, made, clashes))
     return made

@@ -53,7 +53,10 @@ def parse(data: bytes, file: str, folder: Path = HERE) -> Plan:
     expansion = expand(root, folder)
     if expansion.mistakes:
         raise as_error(file, expansion.mistakes)
-    cells = tuple(_cell(one.id, one.values, one.document) for one in expansion.cells)
+    cells = tuple(
+        replace(_cell(one.id, one.values, one.document), may_be_refused=one.may_be_refused)
+        for one in expansion.cells
+    )
     plan = _plan(expansion.cells[0].document, digest, cells[0])
     lanes = Matrix.model_validate(root["matrix"]).side_by_side
     if lanes > 1:

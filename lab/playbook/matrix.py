@@ -91,8 +91,8 @@ _ONCE = AfterValidator(_distinct)
 _FILLED = Field(json_schema_extra={"minItems": 1, "maxItems": MOST_CELLS})
 
 
-class Exclusion(BaseModel):
-    """Combinations to leave out: those with all of these values."""
+class Combinations(BaseModel):
+    """The combinations of a matrix that have all of these values."""
 
     model_config = section("{method: in-place, memory: 8 GiB}", minProperties=1)
 
@@ -119,7 +119,7 @@ class Exclusion(BaseModel):
     @model_validator(mode="after")
     def _something(self) -> Self:
         if not self.given():
-            raise Wrong("an empty entry excludes everything", "name an axis and its value")
+            raise Wrong("an empty entry means everything", "name an axis and its value")
         return self
 
     def given(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class Exclusion(BaseModel):
         return {axis: getattr(self, axis) for axis in HOMES if getattr(self, axis) is not None}
 
     def covers(self, values: Mapping[str, object]) -> bool:
-        """Whether it leaves this combination out."""
+        """Whether this combination is one of them."""
         return all(values[axis] == value for axis, value in self.given().items())
 
 
@@ -188,7 +188,12 @@ class Matrix(BaseModel):
     workload: Annotated[list[OneWorkload], _SOME, _ONCE, _FILLED] | None = default(
         None, "Workloads, one for each cell, with the guests that they bring along."
     )
-    exclude: list[Exclusion] | None = default(None, "Combinations to exclude.")
+    exclude: list[Combinations] | None = default(None, "Combinations to exclude.")
+    may_be_refused: list[Combinations] | None = default(
+        None,
+        "Combinations that this host or the guests need not support: such a cell passes when it is refused "
+        "before anything is stopped. Otherwise a refused cell is inconclusive.",
+    )
     side_by_side: Lanes = default(
         1,
         "How many cells that differ only in their resync run at the same time, each on its own guests.",
@@ -203,15 +208,19 @@ class Matrix(BaseModel):
         if self.side_by_side > 1 and len(self.values("resync")) < 2:
             what = "only cells that differ in their resync run side by side"
             raise Wrong(what, "add the axis resync, with several values", within=("side_by_side",))
-        for number, exclusion in enumerate(self.exclude or ()):
-            for axis, value in exclusion.given().items():
+        self._check_values("exclude", self.exclude)
+        self._check_values("may_be_refused", self.may_be_refused)
+        return self
+
+    def _check_values(self, key: str, named: Sequence[Combinations] | None) -> None:
+        for number, combinations in enumerate(named or ()):
+            for axis, value in combinations.given().items():
                 if value not in self.values(axis):
-                    what = f"exclude[{number}].{axis} excludes nothing: "
-                    what += (
+                    why = (
                         "the axis does not have this value" if self.values(axis) else "there is no such axis"
                     )
-                    raise Wrong(what, "correct or delete it", within=("exclude", number, axis))
-        return self
+                    what = f"{key}[{number}].{axis} is of no combination: {why}"
+                    raise Wrong(what, "correct or delete it", within=(key, number, axis))
 
     def values(self, axis: str) -> Sequence[object]:
         """The values of an axis; () when there is none."""

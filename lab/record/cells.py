@@ -57,12 +57,14 @@ def cell_findings(
     run: int,
     rollouts: Sequence[rollout_result.RolloutHistory] = (),
 ) -> list[Finding]:
-    """An inconclusive finding, with its reason, for a cell that was not run completely. run: the number of
-    its cycles."""
+    """A finding, with its reason, for a cell that was not run completely: inconclusive, unless it was refused
+    and may be. run: the number of its cycles."""
     many = wanted(cell, rollouts)
     if cell_history.skipped:
         shown = "refused" if cell_history.refused else "not run"
         why = f"{shown}: {cell_history.skipped}"
+        if cell_history.refused and cell.may_be_refused and not run:
+            return [Finding("", -1, "cell", "is run or refused", shown, Outcome.PASSED, why, cell.id)]
         return [Finding("", -1, "cell", "is run", shown, Outcome.INCONCLUSIVE, why, cell.id)]
     if run < many:
         text = f"{run} of {many} cycles"

@@ -8,6 +8,7 @@ from dataclasses import replace
 from lab.core.clock import Stamp
 from lab.core.history import (
     BeatsArrived,
+    CellReached,
     CpuUsed,
     CpuWaited,
     CycleBegan,
@@ -111,12 +112,14 @@ RUNS = (CycleBegan, FactsRead, SetupRead, ReadingsTaken)
 
 class _Rebuilding:
     """Observations while the events are read. last_running, frozen: for each, the last time at which it was
-    known to run before its freeze, and the time of the event that shows that it is stopped."""
+    known to run before its freeze, and the time of the event that shows that it is stopped. refused: those of
+    cycles that were refused when they had just begun, before anything was tried."""
 
     def __init__(self, accelerator: str) -> None:
         self._accelerator = accelerator
         self.found: list[Observation] = []
         self.ended: set[int] = set()
+        self.refused: set[int] = set()
         self.cells: dict[str, int] = {}
         # A guest's name and number may come again in another cell.
         self._current: dict[tuple[int | None, str], int] = {}
@@ -132,6 +135,11 @@ class _Rebuilding:
             self._begin(event)
         elif isinstance(event, DeadManActed):
             self._rescued(event)
+        elif isinstance(event, CellReached):
+            if event.refused:
+                tried = self.ended | self._frozen.keys() | self._readings.keys()
+                here = {index for index, obs in enumerate(self.found) if obs.cell == event.id}
+                self.refused |= here - tried
         elif isinstance(event, GuestsFrozen):
             for guest in event.guests:
                 self._frozen[self._current[event.cycle, guest]] = entry.at
@@ -176,7 +184,9 @@ class _Rebuilding:
             self.found[index] = replace(obs, rescues=(*obs.rescues, rescue))
 
     def finished(self) -> list[Observation]:
-        return [self._finished(index, obs) for index, obs in enumerate(self.found)]
+        return [
+            self._finished(index, obs) for index, obs in enumerate(self.found) if index not in self.refused
+        ]
 
     def _finished(self, index: int, obs: Observation) -> Observation:
         if index in self._readings:

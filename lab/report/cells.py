@@ -10,7 +10,7 @@ from lab.core.quantities import format_at_latest, format_length, format_magnitud
 from lab.core.units import NS_PER_MS
 from lab.record.model import CellRecord, Comparison, CycleRecord, Run
 from lab.report.cycles import VERDICTS
-from lab.report.notices import approvals
+from lab.report.notices import approvals, has_approvals
 from lab.report.numbers import interval
 from lab.report.page import Page
 from lab.report.table import ALWAYS, Column, Piece, Table
@@ -135,7 +135,7 @@ def show_cells(page: Page, run: Run, most: int = MOST_CELLS) -> None:
         columns.append(Column("p95, ms", _p95, right=True, rank=6))
     announced: list[Column[CellRow]] = [
         Column("notice", _notice, right=True, rank=3),
-        Column("approved", _approved, right=True, rank=1),
+        *([Column("approved", _approved, right=True, rank=1)] if has_approvals(run) else []),
     ]
     columns += [
         Column("regime", _regime, rank=4),

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from lab.core.clock import Interval
 from lab.core.quantities import LONG_NS, UP, format_as_written, format_length, format_number, format_seconds
+from lab.core.scheduled.cloud import Cloud
 from lab.core.scheduled.model import EventType
 from lab.core.units import NS_PER_S
 from lab.core.verdict import Outcome
@@ -97,21 +98,26 @@ def _with_guest(head: str, cell: Callable[[bool], _Cell]) -> Column[EventRecord]
     return forms(Column(head, cell(True), right=True, rank=5), Column(head, cell(False), right=True))
 
 
-def _columns(several: bool) -> list[Column[EventRecord]]:
-    """The columns. several: there are several cycles."""
+def _columns(several: bool, approvable: bool) -> list[Column[EventRecord]]:
+    """The columns. several: there are several cycles. approvable: guests can approve one of the events."""
     widths = {24: 2.0, 20: 3, 14: 5, 12: ALWAYS}
     return [
         forms(*(Column("event", _name(width), rank=rank) for width, rank in widths.items())),
         *([Column("cycle", lambda event: (str(event.cycle), ""), right=True)] if several else []),
         Column("published", _published, right=True, rank=2),
         _with_guest("seen", _first_seen),
-        _with_guest("approved", _approved),
+        *([_with_guest("approved", _approved)] if approvable else []),
         Column("started", _started, right=True),
         Column("frozen", _moment(lambda e: e.frozen, False), right=True),
         Column("resumed", _moment(lambda e: e.resumed, False), right=True),
         Column("in time", _in_time, right=True),
         Column("gone", _gone, right=True),
     ]
+
+
+def has_approvals(run: Run) -> bool:
+    """Whether guests can approve an event of the run. In some clouds they cannot."""
+    return any(Cloud(event.cloud).traits.approvals for event in run.events)
 
 
 def approvals(events: EventTotals | None) -> Piece:
@@ -140,7 +146,7 @@ def show_events(page: Page, run: Run, most: int = MOST_EVENTS) -> None:
     page.blank()
     page.parts([f"{which}: seconds since publication, and by whom"], "dim")
     several = len({event.cycle for event in run.events}) > 1
-    table = Table(_columns(several), shown, gaps={3: 1, 2: 4, 1: ALWAYS})
+    table = Table(_columns(several, has_approvals(run)), shown, gaps={3: 1, 2: 4, 1: ALWAYS})
     if page.width < LEAST_TABLE or page.table(table, cut=False) is None:
         for event in shown:
             _line(page, event)

@@ -39,7 +39,8 @@ def _each(of: Callable[[GuestSpec], str]) -> Callable[[Cell], str]:
 def _cycles(cell: Cell) -> str:
     if cell.tolerance is not None:
         return f"search + {cell.control}" if cell.control else "search"
-    return f"{cell.repeat} + {cell.control}" if cell.control else str(cell.repeat)
+    cycles = f"{cell.repeat} + {cell.control}" if cell.control else str(cell.repeat)
+    return f"{cycles}, or refused" if cell.may_be_refused else cycles
 
 
 def _patch(cell: Cell) -> str:

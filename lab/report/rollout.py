@@ -9,7 +9,7 @@ from lab.core.rollout_result import ROLLOUT
 from lab.core.verdict import Outcome
 from lab.record.model import OneAtATime, RolloutRecord, Run, WaveRecord
 from lab.report.cycles import VERDICTS
-from lab.report.notices import approvals
+from lab.report.notices import approvals, has_approvals
 from lab.report.numbers import interval
 from lab.report.page import Page
 from lab.report.table import ALWAYS, Column, Piece, Table, forms
@@ -80,7 +80,7 @@ def _outcome(wave: WaveRecord) -> Piece:
     return VERDICTS[wave.outcome] if wave.state == "done" else _STATES[wave.state]
 
 
-def _columns(waves: Sequence[WaveRecord], rollout: RolloutRecord) -> list[Column[WaveRecord]]:
+def _columns(waves: Sequence[WaveRecord], rollout: RolloutRecord, run: Run) -> list[Column[WaveRecord]]:
     """The columns, without those that are empty in all waves."""
     by = rollout.by.replace("-", " ") + "s"
     domains = ((by, 4, 1), (by, 3, 2), ("domains", 3, 4), ("domains", 2, ALWAYS))
@@ -89,7 +89,7 @@ def _columns(waves: Sequence[WaveRecord], rollout: RolloutRecord) -> list[Column
         forms(*(Column(head, _domains(most), rank=rank) for head, most, rank in domains)),
         Column("guests", lambda wave: (str(wave.guests), ""), right=True, rank=5),
         Column("notice", _notice, right=True, rank=9),
-        Column("approved", _approved, right=True, rank=4),
+        *([Column("approved", _approved, right=True, rank=4)] if has_approvals(run) else []),
         Column("pause, ms", _pause, right=True),
         Column("skew, ms\nstop/resume", _skew, right=True, rank=7),
         Column("in time\nby", _in_time, right=True, rank=6),
@@ -127,7 +127,7 @@ def _show(page: Page, run: Run, rollout: RolloutRecord, most: int) -> None:
     if len(waves) > page.most(most):
         waves = _worth_showing(waves, most // 2)
         page.parts([f"{len(waves)} of {counted(len(rollout.waves), 'wave')}: exceptions first"], "dim")
-    page.table(Table(_columns(waves, rollout), waves, gaps={3: 1, 2: 3, 1: ALWAYS}))
+    page.table(Table(_columns(waves, rollout, run), waves, gaps={3: 1, 2: 3, 1: ALWAYS}))
     judged = any(f.metric == ROLLOUT and f.outcome is not Outcome.PASSED for f in run.findings)
     if rollout.ended != "complete" and not judged:  # else the reason says so
         reason = f"{rollout.why}. " if rollout.why else ""

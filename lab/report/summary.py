@@ -176,6 +176,11 @@ def _notes(run: Run) -> list[tuple[str, str, str]]:
         notes.append(("wrong claims", text, "magenta"))
     if missing := _not_measured(run):
         notes.append(("not measured", missing, "yellow"))
+    notes += [
+        ("refused", f"{cell.id}, as it may be: {cell.why.removeprefix('refused: ')}", "")
+        for cell in run.cells
+        if cell.refused and cell.outcome is Outcome.PASSED
+    ]
     if run.left_out:
         reasons = counted(len({one.why for one in run.left_out}), "reason")
         notes.append(("left out", f"{counted(len(run.left_out), 'combination')}, for {reasons}", ""))

@@ -78,7 +78,7 @@ class Ticking:
 
 @dataclass
 class Journalled:
-    """A cell, its cycles, and why it was not run."""
+    """A cell, its cycles, and why it was not run: then its cycles have only begun."""
 
     cell: Cell
     cycles: list[Observation]
@@ -176,6 +176,8 @@ def write(
         for given in cells:
             tag = given.cell.id if matrix else ""
             if given.skipped:
+                for seen in given.cycles:
+                    journal.append(began(seen, tag))
                 journal.append(CellReached(tag, given.skipped, given.refused))
                 continue
             if matrix:
@@ -187,6 +189,12 @@ def write(
     return where
 
 
+def began(o: Observation, cell: str) -> CycleBegan:
+    return CycleBegan(
+        o.guest, o.cycle, o.frozen, o.method, o.patch, o.patch_impact, budget_ns=o.budget_ns, cell=cell
+    )
+
+
 def journal_cycle(journal: FileJournal, o: Observation, *, end: bool = True) -> None:
     """One guest's cycle, in the controller's order. end: with its last entry."""
     assert o.stop is not None
@@ -195,11 +203,7 @@ def journal_cycle(journal: FileJournal, o: Observation, *, end: bool = True) -> 
     assert o.facts_before is not None
     assert o.facts_after is not None
     where = o.guest, o.cycle
-    journal.append(
-        CycleBegan(
-            *where, o.frozen, o.method, o.patch, o.patch_impact, budget_ns=o.budget_ns, cell=o.cell
-        )
-    )  # fmt: skip
+    journal.append(began(o, o.cell))
     journal.append(FactsRead(*where, "before", o.facts_before))
     if o.setup is not None:
         journal.append(SetupRead(*where, o.setup))

@@ -239,10 +239,13 @@ WRONG: list[tuple[str, str]] = [
     (FREE + "matrix: {vcpus: [1]}\n", "3:1: cycle: patch is missing; add patch: {hold: 5s}"),
     ("name: a\nmatrix: {hold: [1s]}\n", "1:1: resync is missing; add resync: agent"),
     # exclude
-    (MATRIX + "{vcpus: [1, 2], exclude: [{}]}\n", "4:35: matrix.exclude[0]: an empty entry excludes everyth"),
+    (MATRIX + "{vcpus: [1, 2], exclude: [{}]}\n", "4:35: matrix.exclude[0]: an empty entry means everything"),
     (MATRIX + "{vcpus: [1, 2], exclude: {vcpus: 1}}\n", "4:34: matrix.exclude: a list is expected here, n"),
-    (MATRIX + "{vcpus: [1, 2], exclude: [{vcpus: 3}]}\n", "4:43: matrix: exclude[0].vcpus excludes nothing:"),
-    (MATRIX + "{vcpus: [1, 2], exclude: [{hold: 3s}]}\n", "4:42: matrix: exclude[0].hold excludes nothing:"),
+    (MATRIX + "{vcpus: [1, 2], exclude: [{vcpus: 3}]}\n", "4:43: matrix: exclude[0].vcpus is of no "),
+    (MATRIX + "{vcpus: [1, 2], exclude: [{hold: 3s}]}\n", "4:42: matrix: exclude[0].hold is of no "),
+    (MATRIX + "{vcpus: [1], may_be_refused: [{vcpus: 3}]}\n", "4:47: matrix: may_be_refused[0].vcpus is of"),
+    (MATRIX + "{vcpus: [1], may_be_refused: [{}]}\n", "4:39: matrix.may_be_refused[0]: an empty entry means"),
+    (MATRIX + "{may_be_refused: [{vcpus: 3}]}\n", "4:1: matrix: a matrix without an axis; add one, such as"),
     (MATRIX + "{vcpus: [1, 2], exclude: [{vcpu: 2}]}\n", "4:36: matrix.exclude[0]: unknown key 'vcpu'; di"),
     (MATRIX + "{vcpus: [1, 2], exclude: [{vcpus: [1]}]}\n", "4:43: matrix.exclude[0].vcpus: a whole"),
     (

@@ -59,6 +59,34 @@ def test_a_cell_that_was_refused_or_not_run_is_inconclusive_with_its_reason(runs
     assert runs["benchmark"].outcome is Outcome.FAILED  # one cycle was over the budget
 
 
+def test_a_cell_that_may_be_refused_passes_when_it_is_and_only_then(tmp_path: Path) -> None:
+    may = [
+        replace(cell(FreezeMethod.SAVE_RESTORE, memory=text), may_be_refused=True)
+        for text in ("256MiB", "512MiB", "768MiB")
+    ]
+    reasons = [("this libvirt cannot", True), ("QEMU died", False), ("", False)]
+    cells = [Journalled(c, [], why, refused) for c, (why, refused) in zip(may, reasons, strict=True)]
+    run = judged(write(tmp_path, "m", cells))
+    assert [c.outcome for c in run.cells] == [
+        Outcome.PASSED, Outcome.INCONCLUSIVE, Outcome.INCONCLUSIVE
+    ]  # fmt: skip
+    assert (run.cells[0].refused, run.cells[0].why) == (True, "refused: this libvirt cannot")
+
+
+def test_a_cycle_that_was_refused_when_it_began_is_none(tmp_path: Path) -> None:
+    may = replace(cell(FreezeMethod.SAVE_RESTORE, memory="256MiB"), may_be_refused=True)
+    seen = cycle(FreezeMethod.SUSPEND, 0, S)
+    cells = [
+        Journalled(cell(FreezeMethod.SUSPEND), [seen]),
+        Journalled(may, [seen], "this libvirt cannot", True),
+        Journalled(replace(may, id="other"), [seen], "QEMU died", False),
+    ]
+    run = judged(write(tmp_path, "m", cells))
+    assert [(c.outcome, c.cycles) for c in run.cells] == [
+        (Outcome.PASSED, 1), (Outcome.PASSED, 0), (Outcome.INCONCLUSIVE, 1)
+    ]  # fmt: skip
+
+
 def test_a_cell_that_was_not_finished_is_inconclusive(tmp_path: Path) -> None:
     one = cell(FreezeMethod.SUSPEND, repeat=3, memory="512MiB")
     two = cell(FreezeMethod.SUSPEND, repeat=1, memory="256MiB")

@@ -22,6 +22,7 @@ from lab.core.quantities import (
     format_ms,
     format_seconds,
 )
+from lab.core.scheduled.cloud import Cloud
 from lab.core.units import NS_PER_MS, format_duration
 from lab.record.model import CycleRecord, EventRecord, MemberRecord
 from lab.report.html.axis import Span, even, ticks
@@ -162,9 +163,10 @@ def _notice(span: Span | None, event: EventRecord | None, member: MemberRecord |
     ]
     texts = [f"{name} {format_seconds(at)}" for name, at in known if at]
     x, width = span.across(0, span.high)
+    otherwise = "not approved" if Cloud(event.cloud).traits.approvals else texts[-1] if texts else ""
     yield Lane(
         "announcement",
-        next((text for text in texts if text.startswith("approved")), "not approved"),
+        next((text for text in texts if text.startswith("approved")), otherwise),
         [LaneBar(x, width, "maybe", f"frozen {format_seconds(round(span.high))} after its publication")],
         [LaneMark(span.place(at), f"{name} {format_seconds(at)}") for name, at in known],
     )
