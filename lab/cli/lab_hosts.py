@@ -104,7 +104,7 @@ def check_on(name: str | None, command: str | None) -> None:
         raise UsageError("only run can be on the lab host", where="--on", hint=hint)
 
 
-_THERE = ("repeat", "control", "boot", "golden", "wait", "tag", "accelerator")
+_THERE = ("repeat", "control", "boot", "golden", "wait", "tag", "accelerator", "shard", "cell")
 _HERE = ("playbook", "as_json", "junit", "metrics", "quiet", "verbose")
 
 

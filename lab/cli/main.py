@@ -35,10 +35,11 @@ from lab.cli.options import (
     Quiet,
     accelerator_request,
     boot_seconds,
+    part,
     tags,
 )
-from lab.cli.running import Json, JsonLines, JUnit, Metrics, Verbose, execute, fail, live_outputs, show
-from lab.errors import FreezelabError, Interrupted
+from lab.cli.running import Html, Json, JsonLines, JUnit, Metrics, Verbose, execute, fail, live_outputs, show
+from lab.errors import FreezelabError, Interrupted, UsageError
 from lab.session.signals import Signals
 
 if TYPE_CHECKING:
@@ -169,6 +170,12 @@ def run(
         list[str] | None,
         typer.Option(metavar="NAME", help="A name for the run's record, for history --tag; repeatable."),
     ] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="K/N", help="Run only the K-th of N parts of a matrix; see merge.")
+    ] = None,
+    cell: Annotated[
+        list[str] | None, typer.Option(metavar="CELL", help="Run only this cell of a matrix; repeatable.")
+    ] = None,
     run_id: Annotated[str, typer.Option(hidden=True, help="A night's: the run's id.")] = "",
     as_json: Json = False,
     json_lines: JsonLines = False,
@@ -188,7 +195,9 @@ def run(
     else:
         named = "first-freeze" if playbook is None else playbook
         file, read = _file_of(named), _plan(named)
-    plan = with_counts(read, repeat, control)
+    if resume is not None and (shard or cell):
+        raise UsageError("--resume goes on with all cells of RUN: leave out --shard and --cell")
+    plan, whole = part(with_counts(read, repeat, control), shard, cell or ())
     if there is not None and file is not None:
         lab_hosts.run_there(
             *(plan, file.absolute(), there),
@@ -199,6 +208,7 @@ def run(
         *(connect, accelerator_request(accelerator), boot_seconds(boot), golden, wait, earlier),
         tags=tags(tag or ()),
         run_id=run_id,
+        whole=whole,
     )
     execute(
         *(plan, options), as_json=as_json, junit=junit, quiet=quiet, verbose=verbose, live=live, playbook=file
@@ -232,9 +242,7 @@ def report(
     ] = None,
     as_json: Json = False,
     junit: JUnit = None,
-    html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Also write a page for a browser.")
-    ] = None,
+    html: Html = None,
     verbose: Verbose = False,
     metrics: Metrics = None,
     watch: Annotated[

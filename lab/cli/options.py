@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from lab.core.comparison import FigureKind
+    from lab.core.plan import Plan
     from lab.hypervisor.accelerators import AcceleratorRequest
 
 Connect = Annotated[
@@ -77,6 +79,38 @@ def tags(given: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(given))
 
 
+def part(plan: Plan, shard: str | None, cells: Sequence[str]) -> tuple[Plan, Plan | None]:
+    """The plan with the cells that --shard or --cell ask for, and the whole one; None without these options.
+    UsageError when they ask for what is not there."""
+    from lab.core.parallel_cells import part_of
+    from lab.core.parallel_cells import shard as shard_of
+
+    if shard is None and not cells:
+        return plan, None
+    option = "--cell" if shard is None else "--shard"
+    if shard is not None and cells:
+        raise UsageError("--shard and --cell are two ways to choose cells: give one of them")
+    if not plan.cells:
+        raise UsageError(f"{plan.name} is no matrix: it has no cells to choose from", where=option)
+    if shard is None:
+        known = [cell.id for cell in plan.cells]
+        for name in cells:
+            if name not in known:
+                near = get_close_matches(name, known, 1) or known[:1]
+                raise UsageError(f"{plan.name} has no cell {name!r}", where=option, hint=f"such as {near[0]}")
+        return part_of(plan, cells), plan
+    found = _SHARD.fullmatch(shard)
+    number, of = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= number <= of:
+        hint = "such as 2/5: the second of five"
+        raise UsageError(f"not a shard: {shard[:MOST_OF_A_TAG]!r}", where=option, hint=hint)
+    try:
+        return shard_of(plan, number, of), plan
+    except ValueError as error:
+        raise UsageError(str(error), where=option) from None
+
+
+_SHARD = re.compile("([0-9]{1,6})/([0-9]{1,6})")
 _DAYS = re.compile(r"([0-9]+(?:\.[0-9]+)?)(d|w)")
 
 

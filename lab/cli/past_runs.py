@@ -11,6 +11,7 @@ import typer
 from lab.cli import completion
 from lab.cli.commands import Commands
 from lab.cli.options import age, figure_kind, moment, run_states
+from lab.cli.running import Html, Json, JUnit, Verbose, show
 from lab.cli.streams import note
 from lab.errors import UsageError
 
@@ -153,3 +154,32 @@ def compare(
 
         write_comparison(runs, comparisons, html)
     raise typer.Exit(1 if any(one.is_worse for one in comparisons) else 0)
+
+
+@commands.command()
+def merge(
+    which: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN",
+            help="Runs of run --shard or --cell, by id or folder.",
+            autocompletion=completion.runs,
+        ),
+    ],
+    as_json: Json = False,
+    junit: JUnit = None,
+    html: Html = None,
+    verbose: Verbose = False,
+) -> None:
+    """Make one record of runs that had parts of one playbook's cells, and show it."""
+    from lab.record.run import write
+    from lab.session.merging import merged
+
+    run, folder, plan = merged(which)
+    write(run, folder)
+    show(run, folder, as_json, junit, verbose)
+    if html is not None:
+        from lab.report.html.run_page import write_html
+
+        write_html(run, plan, html)
+    raise typer.Exit(run.outcome.exit_code)

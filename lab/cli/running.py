@@ -24,6 +24,7 @@ JsonLines = Annotated[
     bool, typer.Option("--json-lines", help="Print progress and verdict for programs, a JSON object a line.")
 ]
 JUnit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Also write a JUnit XML file.")]
+Html = Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write a page for a browser.")]
 Metrics = Annotated[
     Path | None,
     typer.Option("--metrics", metavar="FILE", help="Also write metrics for Prometheus' textfile collector."),

@@ -3,7 +3,7 @@ on its own guests, its lane."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from lab.core.plan import Cell, Plan
@@ -45,6 +45,23 @@ def laned(plan: Plan) -> Plan:
     }
     cells = tuple(named[cell.id] for cell in plan.cells)
     return replace(plan, cells=cells, guests=cells[0].guests)
+
+
+def part_of(plan: Plan, ids: Collection[str]) -> Plan:
+    """The plan with only these of its cells, in its order."""
+    cells = tuple(cell for cell in plan.cells if cell.id in ids)
+    return replace(plan, cells=cells, guests=cells[0].guests)
+
+
+def shard(plan: Plan, number: int, of: int) -> Plan:
+    """The part of a matrix that is shard `number`, from 1, of `of`: batches that stand together in the plan,
+    so that they can share guests, and in each shard as many as in the others, or one fewer. ValueError when
+    there are fewer batches than shards."""
+    together = batches(plan)
+    if not plan.cells or of > len(together):
+        raise ValueError(f"more shards than there are cells to run one after another: {len(together)}")
+    edges = [len(together) * edge // of for edge in (number - 1, number)]
+    return part_of(plan, {cell.id for batch in together[slice(*edges)] for cell in batch})
 
 
 def batches(plan: Plan) -> list[list[Cell]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lab.core import benchmark, rollout_result
 from lab.core import plan as planned
@@ -146,7 +146,17 @@ def _ratios(cells: Sequence[CellRecord], cycles: Mapping[str, Sequence[CycleReco
 
 
 def comparisons(
-    cells: Sequence[CellRecord], cycles: Mapping[str, Sequence[CycleRecord]]
+    cells: Sequence[CellRecord],
+    cycles: Mapping[str, Sequence[CycleRecord]],
+    machines: Mapping[str, str],
 ) -> tuple[Comparison, ...]:
-    """Slopes first, then ratios. cycles: by cell."""
-    return (*_slopes(cells, cycles), *_ratios(cells, cycles))
+    """Slopes first, then ratios. cycles, machines: by cell. Cells of different machines are not compared."""
+    groups: dict[str, list[CellRecord]] = {}
+    for cell in cells:
+        groups.setdefault(machines.get(cell.id, ""), []).append(cell)
+    return tuple(
+        replace(one, of={**one.of, "machine": machine[:8]}) if machine else one
+        for compare in (_slopes, _ratios)
+        for machine, group in groups.items()
+        for one in compare(group, cycles)
+    )

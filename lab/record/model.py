@@ -312,11 +312,26 @@ class LeftOutRecord:
 
 
 @dataclass(frozen=True)
+class PartRecord:
+    """A run that had a part of a merged record's cells. run: its id. host: where its figures were measured.
+    cells: those that it reached. complete: its history has an end."""
+
+    run: str
+    started: str
+    ended: str
+    host: Host
+    cells: tuple[str, ...]
+    complete: bool
+
+
+@dataclass(frozen=True)
 class Run:
     """The whole of run.json. calibration: null when the lab had none. events: announcements, in their order.
     rollouts: one for each pass over the fleet. one_at_a_time: null without a rollout. network: the lab's own,
     null without one. workloads: what ran in the guests, one entry for each cell. tolerances: the shortest
-    pauses that they failed at. tags: names that the user gave to the run."""
+    pauses that they failed at. tags: names that the user gave to the run. of_cells: when the run had only a
+    part of its playbook's cells, how many these are; else null. parts: the runs that a merged record is made
+    of; its `host` has what their hosts have in common."""
 
     schema: str
     id: str
@@ -341,3 +356,5 @@ class Run:
     workloads: tuple[WorkloadRecord, ...] = ()
     tolerances: tuple[ToleranceRecord, ...] = ()
     tags: tuple[str, ...] = ()
+    of_cells: int | None = None
+    parts: tuple[PartRecord, ...] = ()

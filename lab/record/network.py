@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 
 from lab.core.clock import Interval
@@ -11,6 +12,7 @@ from lab.core.timeline import Call
 from lab.record.journal import History
 from lab.record.model_clock import Measure
 from lab.record.model_network import MoveRecord, NetworkRecord, PlaceRecord
+from lab.record.parts import parts_of
 
 
 def network_of(history: History) -> NetworkRecord | None:
@@ -24,6 +26,7 @@ def network_of(history: History) -> NetworkRecord | None:
         for name, each in end.counts.items():
             before = asdict(counts.get(name, FrameCounts()))
             counts[name] = FrameCounts(**{what: before[what] + count for what, count in asdict(each).items()})
+    parts = [part for _, part in parts_of(history)]
     places = {HOST: PlaceRecord(HOST, HOST_ADDRESS, starts[-1].limits, counts.get(HOST))}
     for start in starts:
         for name, place in start.places.items():
@@ -34,18 +37,17 @@ def network_of(history: History) -> NetworkRecord | None:
         places=tuple(places.values()),
         no_host=starts[-1].no_host,
         bridge=starts[-1].bridge,
-        moves=_moves(history, starts, ends),
+        moves=tuple(move for part in parts or [history] for move in _moves(part)),
     )
 
 
-def _moves(
-    history: History, starts: list[NetworkStarted], ends: list[NetworkEnded]
-) -> tuple[MoveRecord, ...]:
+def _moves(history: History) -> Iterator[MoveRecord]:
+    """Those of one host, whose times are on one scale."""
+    starts, ends = list(history.of(NetworkStarted)), list(history.of(NetworkEnded))
     names = {place.mac: name for start in starts for name, place in start.places.items()}
     owners = names | {place.ip: name for start in starts for name, place in start.places.items()}
     stops = [(one.cycle, one.guest, one.call) for one in history.of(StopCalled)]
     resumes = {(one.cycle, one.guest): one.call for one in history.of(ResumeCalled)}
-    found = []
     for move in sorted((one for end in ends for one in end.moves), key=lambda one: one.at_raw_ns):
         guest = owners.get(move.address, "")
         began = [one for one in stops if one[2].called.raw_ns <= move.at_raw_ns]
@@ -56,19 +58,16 @@ def _moves(
         ran = [resumes.get((number, name)) for number, name, _ in own]
         known = [call for call in ran if call is not None]
         last = max(known, key=lambda call: call.called.raw_ns, default=None)
-        found.append(
-            MoveRecord(
-                address=move.address,
-                guest=guest,
-                before=names.get(move.before, move.before),
-                after=names.get(move.after, move.after),
-                cause=move.cause,
-                cycle=cycle,
-                since_stop=_since(move, stop),
-                since_resume=_since(move, last) if len(known) == len(ran) else None,
-            )
+        yield MoveRecord(
+            address=move.address,
+            guest=guest,
+            before=names.get(move.before, move.before),
+            after=names.get(move.after, move.after),
+            cause=move.cause,
+            cycle=cycle,
+            since_stop=_since(move, stop),
+            since_resume=_since(move, last) if len(known) == len(ran) else None,
         )
-    return tuple(found)
 
 
 def _since(move: AddressMove, call: Call | None) -> Measure | None:

@@ -21,6 +21,7 @@ from lab.core.history import (
     MemoryProven,
     MigrationWatched,
     OfGuest,
+    PartMerged,
     PatchApplied,
     ProblemMet,
     ReadingsTaken,
@@ -131,7 +132,9 @@ class _Rebuilding:
     def add(self, entry: Entry) -> None:
         """Add an event. KeyError when it belongs to no cycle that has begun."""
         event = entry.event
-        if isinstance(event, CycleBegan):
+        if isinstance(event, PartMerged):
+            self._accelerator = event.host.accelerator
+        elif isinstance(event, CycleBegan):
             self._begin(event)
         elif isinstance(event, DeadManActed):
             self._rescued(event)
@@ -210,6 +213,7 @@ def observations_of(history: History) -> list[Observation]:
     """One Observation for each guest and cycle, in order of cells, cycles and guests. RecordError for an
     event of a cycle that has not begun."""
     rebuilding = _Rebuilding(history.start.host.accelerator)
+    rebuilding.cells.update((cell.id, number) for number, cell in enumerate(history.start.plan.parts))
     for entry in history.entries:
         try:
             rebuilding.add(entry)

@@ -13,7 +13,7 @@ from typing import Any
 from lab.core import plan as planned
 from lab.core.clocksource import option_findings
 from lab.core.findings import findings
-from lab.core.history import DeadManActed, RunEnded
+from lab.core.history import DeadManActed, PartMerged, RunEnded
 from lab.core.judge import cells_of, measure_each, repacked
 from lab.core.one_at_a_time import downs, one_at_a_time, proof_finding, skew_findings, skews
 from lab.core.plan import GuestSpec, Plan
@@ -58,6 +58,7 @@ from lab.record.model import Moment as Moment
 from lab.record.model import Moved as Moved
 from lab.record.model import Offsets as Offsets
 from lab.record.model import OneAtATime as OneAtATime
+from lab.record.model import PartRecord as PartRecord
 from lab.record.model import Playbook as Playbook
 from lab.record.model import PointRecord as PointRecord
 from lab.record.model import Predicted as Predicted
@@ -69,6 +70,7 @@ from lab.record.model import StepRecord as StepRecord
 from lab.record.model import WaveRecord as WaveRecord
 from lab.record.model import Witnesses as Witnesses
 from lab.record.network import network_of
+from lab.record.parts import machines_of, part_record, parts_of
 from lab.record.rebuild import observations_of, plan_of
 from lab.record.rollout import ends_of, proof_of, rollout_of, rollouts_of
 from lab.record.statistics import statistics as statistics
@@ -92,6 +94,10 @@ def _run_findings(history: History) -> list[Finding]:
         if acted := [event for event in history.of(DeadManActed) if event.act == RESUMED]:
             why = f"{why}: {acted[-1].why}"
         found.append(Finding("", -1, "history", "complete", history.damage, Outcome.INCONCLUSIVE, why))
+    for part in history.of(PartMerged):
+        if part.damage:
+            why = f"run {part.run}: {part.damage}"
+            found.append(Finding("", -1, "history", "complete", part.damage, Outcome.INCONCLUSIVE, why))
     for end in history.of(RunEnded):
         if end.failure:
             why = end.failure.splitlines()[0]
@@ -267,7 +273,8 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
             cells.append(cell_of(cell, cell_history, here, over_all, announced))
     everything = [*own, *(f for given in found for f in given)]
     start, host = history.start, history.start.host
-    for end in history.of(RunEnded):
+    parts = tuple(part_record(part, own_history, _iso) for part, own_history in parts_of(history))
+    for end in history.of(RunEnded) if not parts else ():
         if end.host is not None:  # load and steal once more: what the measurement had to live with
             host = replace(host, details={**host.details, "after": end.host})
     run = Run(
@@ -285,7 +292,7 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         # Over cells that differ there is nothing to take a median of.
         statistics=() if cells else statistics(cycles),
         cells=tuple(cells),
-        comparisons=comparisons(cells, by_cell),
+        comparisons=comparisons(cells, by_cell, machines_of(parts)),
         calibration=_calibration(start.calibration),
         left_out=tuple(LeftOutRecord(dict(one.values), one.why) for one in plan.left_out),
         events=tuple(events_of),
@@ -295,6 +302,8 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         workloads=tuple(one.record for one in workloads),
         tolerances=tuple(one.tolerance for one in workloads if one.tolerance is not None),
         tags=start.tags,
+        of_cells=len(start.whole.cells) if start.whole is not None else None,
+        parts=parts,
     )
     return run, results
 

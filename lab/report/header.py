@@ -5,10 +5,17 @@ from __future__ import annotations
 from datetime import datetime
 
 from lab.core.verdict import Outcome
-from lab.record.model import Run
+from lab.record.model import Host, Run
 from lab.report.cycles import VERDICTS
 from lab.report.page import Page
 from lab.report.text import counted
+
+
+def cell_count(run: Run) -> str:
+    """ "12 cells"; "4 of 12 cells" of a run that had only a part of them; where a merged record is from."""
+    of = f" of {run.of_cells}" if run.of_cells is not None else ""
+    count = f"{len(run.cells)}{of} {'cell' if (run.of_cells or len(run.cells)) == 1 else 'cells'}"
+    return f"{count} from {counted(len(run.parts), 'run')}" if run.parts else count
 
 
 def show_interruption(page: Page, run: Run) -> None:
@@ -82,7 +89,7 @@ def _cells_header(page: Page, run: Run, cycles: int) -> None:
     page.parts(
         [
             run.playbook.name,
-            counted(len(run.cells), "cell"),
+            cell_count(run),
             counted(cycles, "cycle"),
             *(
                 text
@@ -101,20 +108,28 @@ def _cells_header(page: Page, run: Run, cycles: int) -> None:
 
 
 def _host(page: Page, run: Run) -> None:
-    host, details = run.host, run.host.details
+    page.parts(_host_texts(run.host), "dim")
+    show_parts(page, run)
+
+
+def show_parts(page: Page, run: Run) -> None:
+    """Print the runs that a merged record is made of: how many cells each had, and its host."""
+    for part in run.parts:
+        texts = [counted(len(part.cells), "cell"), *filter(None, _host_texts(part.host))]
+        page.labelled(part.run, " · ".join(texts), width=max(len(one.run) for one in run.parts))
+
+
+def _host_texts(host: Host) -> list[str]:
+    load, cpus = host.details.get("load"), host.details.get("cpus")
     reason = f" ({host.accelerator_reason})" if host.accelerator_reason else ""
-    load, cpus = details.get("load"), details.get("cpus")
-    page.parts(
-        [
-            f"{host.accelerator}{reason}" if host.accelerator else "",
-            f"QEMU {host.qemu}" if host.qemu else "",
-            f"libvirt {host.libvirt}" if host.libvirt else "",
-            f"Linux {host.kernel}" if host.kernel else "",
-            " ".join(filter(None, [f"{cpus} ×" if isinstance(cpus, int) else "", host.cpu])),
-            f"load {load:.1f}" if isinstance(load, float) else "",
-        ],
-        "dim",
-    )
+    return [
+        f"{host.accelerator}{reason}" if host.accelerator else "",
+        f"QEMU {host.qemu}" if host.qemu else "",
+        f"libvirt {host.libvirt}" if host.libvirt else "",
+        f"Linux {host.kernel}" if host.kernel else "",
+        " ".join(filter(None, [f"{cpus} ×" if isinstance(cpus, int) else "", host.cpu])),
+        f"load {load:.1f}" if isinstance(load, float) else "",
+    ]
 
 
 def _when(started: str) -> str:

@@ -18,7 +18,7 @@ from lab.report.accuracy import COMMAND
 from lab.report.cells import show_cells, show_comparisons
 from lab.report.cycles import Row, rows_of, show_cycles
 from lab.report.depth import show_depth
-from lab.report.header import show_interruption, show_verdict
+from lab.report.header import cell_count, show_interruption, show_verdict
 from lab.report.matrix_grid import MOST_CELLS, show_grid
 from lab.report.migration import show_migration_totals
 from lab.report.notices import announced_text, show_events
@@ -71,7 +71,7 @@ def _facts(page: Page, run: Run) -> None:
     peers = sum(guest.peer for guest in run.guests)
     page.parts(
         [
-            counted(len(run.cells), "cell") if run.cells else counted(len(run.guests) - peers, "guest"),
+            cell_count(run) if run.cells else counted(len(run.guests) - peers, "guest"),
             counted(peers, "peer") if peers else "",
             counted(len(cycles), "cycle") if run.cells else counted(many, "cycle") if many > 1 else "",
             first.method if first is not None and len(methods) == 1 else "",

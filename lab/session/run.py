@@ -47,7 +47,8 @@ class RunOptions:
     """Options of the command line beside the plan. boot_s: None is the accelerator's default. golden: None is
     the plan's. wait: wait for another run in this state folder to end. earlier: tries of a search that goes
     on. tags: the run's, for its record. appended: called with the run's folder and each event of its history;
-    see FileJournal. run_id: a new_run_id(); "": one is made."""
+    see FileJournal. run_id: a new_run_id(); "": one is made. whole: the playbook's plan, when the run has
+    only a part of its cells."""
 
     uri: str | None = None
     accelerator: AcceleratorRequest = AcceleratorRequest.AUTO
@@ -58,6 +59,7 @@ class RunOptions:
     tags: tuple[str, ...] = ()
     appended: Callable[[Path, Entry], None] | None = None
     run_id: str = ""
+    whole: Plan | None = None
 
 
 @dataclass
@@ -140,7 +142,8 @@ def _run(
         hypervisor.dead_man.history = journal.path
         facts = host.facts()
         calibration = for_record(host.home, facts)
-        journal.append(RunStarted(SCHEMA, run_id, plan, facts, calibration, options.tags))
+        tags, whole = options.tags, options.whole
+        journal.append(RunStarted(SCHEMA, run_id, plan, facts, calibration, tags, whole))
         cells = Cells(plan, hypervisor, settings, clock, view, journal, shield, patch, options.earlier)
         try:
             with cells:

@@ -1,7 +1,7 @@
 """The events of a run's history: each kind is a frozen dataclass, whose fields are the members of its line in
 events.jsonl. KIND is the word that the line has for it.
 
-    run_events     run-start, cell, boot, undo, handler, service, network, network-end, run-end
+    run_events     run-start, part, cell, boot, undo, handler, service, network, network-end, run-end
     cycle_events   cycle, facts, setup, readings, freeze, stop, resume, steps, exchange, migration, proof,
                    cpu, waited, patch, verified, samples, beats, resync, watched, writes, work, problem,
                    cycle-end; and the dead-man's: deadman
@@ -59,6 +59,7 @@ from lab.core.history.run_events import HandlerEnded as HandlerEnded
 from lab.core.history.run_events import Host as Host
 from lab.core.history.run_events import NetworkEnded as NetworkEnded
 from lab.core.history.run_events import NetworkStarted as NetworkStarted
+from lab.core.history.run_events import PartMerged as PartMerged
 from lab.core.history.run_events import PatchUndone as PatchUndone
 from lab.core.history.run_events import RunEnded as RunEnded
 from lab.core.history.run_events import RunStarted as RunStarted
@@ -69,8 +70,8 @@ from lab.core.history.workload_events import WorkloadSampled as WorkloadSampled
 from lab.core.history.workload_events import WorkloadStarted as WorkloadStarted
 
 OfRun = (
-    RunStarted | CellReached | GuestBooted | PatchUndone | HandlerEnded | ServiceFailed | NetworkStarted
-    | NetworkEnded | RunEnded
+    RunStarted | PartMerged | CellReached | GuestBooted | PatchUndone | HandlerEnded | ServiceFailed
+    | NetworkStarted | NetworkEnded | RunEnded
 )  # fmt: skip
 OfCycle = (
     CycleBegan | FactsRead | SetupRead | ReadingsTaken | GuestsFrozen | StopCalled | ResumeCalled | StepsTimed

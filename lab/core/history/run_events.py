@@ -37,7 +37,7 @@ class Host:
 class RunStarted:
     """The first event of a run. calibration: the last one of this host, in the form of
     record.model.Calibration; not validated here, as an older program's has other members. tags: names that
-    the user gave to the run."""
+    the user gave to the run. whole: the playbook's plan, when this run has only a part of its cells."""
 
     KIND: ClassVar[str] = "run-start"
 
@@ -47,6 +47,22 @@ class RunStarted:
     host: Host
     calibration: Mapping[str, Any] | None = None
     tags: tuple[str, ...] = ()
+    whole: Plan | None = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True)
+class PartMerged:
+    """The events of another run follow, which had a part of this one's cells. Their cycles are numbered on,
+    and times are those of that run's host. run: its id. calibration: see RunStarted. ended_real_ns: when its
+    last event was written, host REALTIME. damage: the damage at the end of its history, "" for none."""
+
+    KIND: ClassVar[str] = "part"
+
+    run: str
+    host: Host
+    calibration: Mapping[str, Any] | None
+    ended_real_ns: int
+    damage: str = field(default="", metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)

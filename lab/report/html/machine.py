@@ -8,11 +8,13 @@ from typing import Any
 from lab.core.quantities import format_seconds
 from lab.record.model import Run
 from lab.report.accuracy import show_accuracy
+from lab.report.header import show_parts
 from lab.report.page import Page
 
 
 def show_machine(page: Page, run: Run) -> None:
-    """Print the host, its load before and after the run, and the last calibration."""
+    """Print the host, its load before and after the run, those of a merged record's parts, and the last
+    calibration."""
     host, before = run.host, run.host.details
     after = before.get("after")
     reason = f" ({host.accelerator_reason})" if host.accelerator_reason else ""
@@ -32,6 +34,7 @@ def show_machine(page: Page, run: Run) -> None:
     for label, text in facts.items():
         if text:
             page.labelled(label, text)
+    show_parts(page, run)
     show_accuracy(page, run)
 
 
