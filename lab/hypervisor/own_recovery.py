@@ -104,19 +104,21 @@ def _brought_back(context: LibvirtContext, record: OwnRecord) -> str:
     stayed = peer.active_on(context.connection, record.uuid)
     if stayed is not None and peer.has_stayed(stayed):
         return ""
-    there = peer.opened(record.to)
+    there: Any = None
     try:
+        there = peer.opened(record.to)
         moved = peer.put_right(context.connection, there, record.uuid, record.where)
         if moved is None:
             return "paused in its migration" if stayed is not None else ""
         peer.take_back(moved, context.connection, context.uri, unsafe=record.unsafe, where=record.where)
     except HypervisorError as error:
         raise HypervisorError(
-            f"is at {record.to}, and not back: {error.what}", where=record.where, hint=error.hint
+            f"is not back from {record.to}: {error.what}", where=record.where, hint=error.hint
         ) from error
     finally:
-        with contextlib.suppress(libvirt.libvirtError):
-            there.close()
+        if there is not None:
+            with contextlib.suppress(libvirt.libvirtError):
+                there.close()
     return f"at {record.to}, migrated there"
 
 

@@ -122,3 +122,25 @@ def test_a_process_ends_well_whose_loop_is_late() -> None:
         cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "stopped: False\n", "")
+
+
+def test_events_of_another_connection_than_the_domains_are_left_out() -> None:
+    here = Listening()
+    there = libvirt.open("test:///default")  # the same domain, as both ends of a migration have it
+    here.log.register(there)
+    uuid, log = here.domain.UUIDString(), here.log
+    try:
+        log.is_at(uuid, there)
+        here.raise_events(1)
+        assert here.resumed()
+        log.unregister(there)  # so nothing comes from where it is
+        before = len(log.lifecycle(uuid))
+        log.is_at(uuid, there)
+        here.raise_events(1)
+        assert log.wait_lifecycle(uuid, bool, 0.5, before) is None
+        log.is_at(uuid, here.connection)
+        here.raise_events(1)
+        assert log.wait_lifecycle(uuid, lambda event: event.kind == "resumed", 60, before) is not None
+    finally:
+        there.close()
+        assert here.close()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -98,9 +99,18 @@ def refused(peers: Peers) -> dict[str, Any]:
         "held": peers.run(hold="2s"),
         "nobody": peers.run(uri=f"qemu+unix:///system?socket={PLACE}/nobody"),
         "itself": peers.run(uri=peers.lab.uri),
+        "interrupted": interrupted(peers),
         "places": peers.places(),
         "tainted": peers.lab.machine.domain.messages(libvirt.VIR_DOMAIN_MESSAGE_TAINTING),
     }
+
+
+def interrupted(peers: Peers) -> dict[str, Any]:
+    """An interrupt while the domain goes there."""
+    process = peers.lab.start("run", peers.playbook(SLOW))
+    until(partial(peers.is_at, ["here runs"], peers.here, process))
+    process.send_signal(signal.SIGTERM)
+    return {**peers.lab.ended(process), "places": peers.places(), "left": peers.lab.left()}
 
 
 SLOW = ", bandwidth: 4 MiB/s, budget: 1min"

@@ -53,6 +53,8 @@ def test_what_cannot_be_done_is_refused_or_called_off() -> None:
         assert seen[name]["status"] == 4, seen[name]
         assert words in "".join(seen[name]["said"][-2:]), seen[name]
     assert seen["held"]["status"] == 2
+    stopped = seen["interrupted"]
+    assert (stopped["status"], stopped["places"], stopped["left"]) == (130, HERE, []), stopped
     assert seen["places"] == HERE
     assert not any("monitor" in text for text in seen["tainted"])
 

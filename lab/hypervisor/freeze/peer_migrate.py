@@ -76,7 +76,9 @@ class PeerMigrate(OneByOne):
         try:
             if peer.active_on(self._there, uuid) is not None:
                 raise Refused(
-                    f"{self._target.uri} has this domain as well, and it is active", where=self._where
+                    f"{self._target.uri} has this domain as well, and it is active",
+                    where=self._where,
+                    hint="write another daemon than that of --connect in migrate_to",
                 )
             context.events.is_at(uuid, context.connection)
             with mapped("libvirt's events cannot be subscribed to", self._target.uri):
@@ -212,6 +214,10 @@ class PeerMigrate(OneByOne):
 
     def _take_back(self) -> None:
         context, guest, uuid = self._context, self._guest, self._uuid
+        with contextlib.suppress(HypervisorError):  # the way back says what is wrong
+            if peer.active_on(self._there, uuid) is None:
+                self._is_back(self._domain)  # somebody has ended it there
+                return
         context.moving.add(guest)
         context.events.migrates(uuid, now=True)
         try:
@@ -220,21 +226,24 @@ class PeerMigrate(OneByOne):
                 domain, context.connection, context.uri, unsafe=self._target.unsafe, where=self._where
             )
         except HypervisorError as error:
-            hint = f"it runs there; to try again: {context.recover_command}"
+            hint = f"to try again: {context.recover_command}"
             raise HypervisorError(
                 f"is not back from {self._target.uri}: {error.what}", where=self._where, hint=hint
             ) from error
         finally:
-            try:
+            with contextlib.suppress(HypervisorError):  # no daemon answers, and that has been said
                 back = peer.put_right(self._there, context.connection, uuid, self._where)
                 if back is not None:
-                    context.events.is_at(uuid, context.connection)
-                    context.domains.now(guest, back)
-                    context.forget(guest)
-                    context.away.pop(guest, None)
-            finally:
-                context.events.migrates(uuid, now=False)
-                context.moving.discard(guest)
+                    self._is_back(back)
+            context.events.migrates(uuid, now=False)
+            context.moving.discard(guest)
+
+    def _is_back(self, domain: Any) -> None:
+        context, guest = self._context, self._guest
+        context.events.is_at(self._uuid, context.connection)
+        context.domains.now(guest, domain)
+        context.forget(guest)
+        context.away.pop(guest, None)
 
     def _close(self) -> None:
         there, self._there = self._there, None
