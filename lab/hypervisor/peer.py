@@ -64,7 +64,7 @@ def active_on(connection: Any, uuid: str) -> Any | None:
 
 
 class PeerMigration:
-    """One migration, which begins at once in a thread of its own. uri: of the daemon that it goes to.
+    """One migration, which begin() begins in a thread of its own. uri: of the daemon that it goes to.
     unsafe: see MigrationTarget. settings: None: those of a way back."""
 
     def __init__(self, domain: Any, uri: str, *, unsafe: bool, settings: MigrationSpec | None) -> None:
@@ -80,6 +80,8 @@ class PeerMigration:
                 flags |= libvirt.VIR_MIGRATE_PARALLEL
                 more[libvirt.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS] = settings.multifd
         self._thread = Worker(target=self._run, args=(more, flags), name="peer-migration", daemon=True)
+
+    def begin(self) -> None:
         self._thread.start()
 
     def _run(self, parameters: dict[str, Any], flags: int) -> None:
@@ -100,9 +102,10 @@ class PeerMigration:
     def abort(self) -> bool:
         """Have it end with the domain where it is, unless it is too late for that. Returns whether it has
         ended, which takes a moment."""
-        if not self.over:
-            with contextlib.suppress(libvirt.libvirtError):  # it has just ended
-                self._domain.abortJob()
+        if self.over:
+            return True
+        with contextlib.suppress(libvirt.libvirtError):  # it has just ended
+            self._domain.abortJob()
         return self.wait(_ABORT_S)
 
     def failure(self, where: str) -> HypervisorError | None:
@@ -120,6 +123,7 @@ def take_back(domain: Any, own: Any, uri: str, *, unsafe: bool, where: str) -> N
     that fails, or takes longer than BACK_S; it runs on where it is then."""
     moving = PeerMigration(domain, uri, unsafe=unsafe, settings=None)
     try:
+        moving.begin()
         ended = moving.wait(BACK_S)
     except BaseException:  # an interrupt, which it comes before
         ended = moving.wait(BACK_S)

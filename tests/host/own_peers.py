@@ -56,9 +56,9 @@ class Peers:
         to = f"{{uri: '{uri or self.uri}', unsafe: {str(unsafe).lower()}}}"
         return self.lab.machine.entry(f", migrate_to: {to}")
 
-    def is_at(self, places: list[str], leaves: Any | None, run: subprocess.Popen[str]) -> bool:
-        """Whether the domain is at one of these places only, and is leaving it; or the run has ended."""
-        return run.poll() is not None or (self.places() == places and self.has_job(leaves))
+    def is_at(self, place: str, leaves: Any | None, run: subprocess.Popen[str]) -> bool:
+        """Whether the domain is at this place, and leaves it if that is given; or the run has ended."""
+        return run.poll() is not None or (place in self.places() and self.has_job(leaves))
 
     def has_job(self, connection: Any | None) -> bool:
         """Whether the domain is being migrated away from here; True for no connection."""
@@ -108,7 +108,7 @@ def refused(peers: Peers) -> dict[str, Any]:
 def interrupted(peers: Peers) -> dict[str, Any]:
     """An interrupt while the domain goes there."""
     process = peers.lab.start("run", peers.playbook(SLOW))
-    until(partial(peers.is_at, ["here runs"], peers.here, process))
+    until(partial(peers.is_at, "here runs", peers.here, process))
     process.send_signal(signal.SIGTERM)
     return {**peers.lab.ended(process), "places": peers.places(), "left": peers.lab.left()}
 
@@ -122,10 +122,10 @@ def killed(peers: Peers) -> dict[str, Any]:
     machine, lab = peers.lab.machine, peers.lab
     before, seen = machine.look(), dict[str, Any]()
     for name, act, cycle, at, connection in (
-        ("going", subprocess.Popen.kill, SLOW, ["here runs"], peers.here),
-        ("going, alone", kill_both, SLOW, ["here runs"], peers.here),
-        ("there", kill_both, "", ["there runs"], None),
-        ("coming", kill_both, "", ["there runs"], peers.there),
+        ("going", subprocess.Popen.kill, SLOW, "here runs", peers.here),
+        ("going, alone", kill_both, SLOW, "here runs", peers.here),
+        ("there", kill_both, "", "there runs", None),
+        ("coming", kill_both, "", "there runs", peers.there),
     ):
         playbook = peers.playbook(cycle, "2s" if connection else "1min")
         process = lab.start("run", playbook)

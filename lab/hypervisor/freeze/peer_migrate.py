@@ -51,7 +51,8 @@ class PeerMigrate(OneByOne):
         self._there: Any = None
         self._moving: peer.PeerMigration | None = None
         self._called: Stamp | None = None
-        self._aborted = False
+        self._aborted = self._late = False
+        self._deadline = 0
         self._ran: Stamp | None = None  # when the guest had certainly been resumed
         self._downtime: int | None = None
         self._log: MigrationLog | None = None
@@ -94,13 +95,14 @@ class PeerMigrate(OneByOne):
         context, settings = self._context, self._freezing.migration
         with mapped("cannot be migrated", self._where):
             self._downtime = peer.set_downtime(self._domain, settings)
-        self._called = context.clock.now()
+        self._called, self._deadline = context.clock.now(), deadline_raw_ns
         self._log = log = MigrationLog(peer.JobStatistics(self._domain), settings, context.clock)
         with self._lock:
             context.events.migrates(self._uuid, now=True)
             self._moving = moving = peer.PeerMigration(
                 self._domain, self._target.uri, unsafe=self._target.unsafe, settings=settings
             )
+            moving.begin()
         while not moving.over and context.left_s(deadline_raw_ns):
             log.look()
             if self._ran is not None or not context.events.stamps_available:
@@ -142,6 +144,7 @@ class PeerMigrate(OneByOne):
             if moving is None or self._called is None:
                 return Frozen(Call(now, now), back=Call(now, now), why="it was not migrated")
             self._aborted = not moving.over
+            self._late = not self._context.left_s(self._deadline)
             if not moving.abort():
                 raise HypervisorError("its migration does not end", where=self._where)
             over = self._context.clock.now()
@@ -193,6 +196,8 @@ class PeerMigrate(OneByOne):
         return False
 
     def _why(self) -> str:
+        if self._aborted and not self._late:
+            return "it was called off"
         if self._aborted and self._log is not None:
             return f"it did not converge: {shortfall(self._log.last, self._log.age_ns / NS_PER_S)}"
         error = self._moving.failure(self._where) if self._moving is not None else None
