@@ -124,7 +124,7 @@ def test_the_dead_man_thaws_what_its_controller_has_left(
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_user_is_refused_with_the_reason() -> None:
     code = (
-        f"import os; os.setuid(65534); from lab.hypervisor.freezer import *; print(obstacle({os.getpid()}))"
+        f"import os; from lab.hypervisor.freezer import *; os.setuid(65534); print(obstacle({os.getpid()}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -52,7 +52,9 @@ BODY = """
         history.write_text('{"kind": "deadman", "guest": "web-0", "act": "resumed"}')
         overlays.take(domain, "web-0", None, None)
         pid = lab._context.process("web-0").pid
-        record = OwnRecord(lab.uri, spec.uuid, "my-vm", "web-0", "killed", str(history), "snapshot", pid)
+        record = OwnRecord(
+            lab.uri, spec.uuid, "my-vm", "web-0", "killed", str(history), frozen="snapshot", pid=pid
+        )
         (home / "own").mkdir()
         (home / "own" / "one.json").write_text(json.dumps({"schema": SCHEMA, **dataclasses.asdict(record)}))
         print(*own_recovery.resume_all(lab._context, ()))
