@@ -12,6 +12,7 @@ from lab.core.audit import Truth, audit
 from lab.core.boots import Boots, of_first_boot
 from lab.core.clock import GuestClock, Interval
 from lab.core.clock_disturbance import HOST_STEP_NS, host_step, moved
+from lab.core.cross_timestamps import cross_timestamps
 from lab.core.method import WallClock
 from lab.core.offsets import (
     HOST_SLEW_PPM,
@@ -275,6 +276,9 @@ def measure(
         if smooth is None:
             problems.append(f"the guest's MONOTONIC_RAW contradicts itself {when} the freeze: it lost time")
     real_early, real_late = real_samples(early, smooth_early), real_samples(late, smooth_late)
+    crossed = cross_timestamps(((early, pair[0]), (late, pair[1])), [*real_early, *real_late])
+    if crossed is not None and crossed.problem:
+        problems.append(crossed.problem)
     if moved(early):
         problems.append("the guest's clock was stepped during the measurement before the freeze")
     before = real_early[-1].offset if real_early else None
@@ -344,6 +348,7 @@ def measure(
         disturbed=disturbed,
         resumed_by=resumed_by,
         another_boot=boots.another,
+        cross_timestamps=crossed,
     )
 
 

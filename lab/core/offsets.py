@@ -31,6 +31,10 @@ may part, except for steps."""
 SLEW_PPM = 100_000.0
 """The largest slew rate of a guest's REALTIME: adjtimex(2) changes the tick by at most a tenth."""
 
+CROSS_NS = 1_000
+"""How far a cross-timestamp may be off: what both kernels round, some nanoseconds, and room for the host's
+kernel and its programs taking the time from two copies of the same figures."""
+
 _PPT = 10**12
 
 
@@ -83,8 +87,22 @@ class Rate:
         return Rate(min(self.low_ppm, other.low_ppm), max(self.high_ppm, other.high_ppm))
 
 
+def by_cross_timestamp(reading: Reading) -> Interval | None:
+    """Guest minus host MONOTONIC_RAW by the reading's cross-timestamp; None without one."""
+    cross = reading.cross
+    if cross is None:
+        return None
+    host = Interval(cross.host_real_ns, cross.host_real_ns) - host_apart(reading.t1, reading.t4)
+    guest = Interval(cross.least_raw_ns, cross.most_raw_ns).widened(reading.resolution_ns - 1)
+    return (guest - host).widened(CROSS_NS)
+
+
 def sample(reading: Reading, clock: GuestClock) -> Sample:
-    return Sample(reading.t1.raw_ns, reading.t4.raw_ns, reading.offset(clock))
+    """The reading's sample. A cross-timestamp that contradicts the exchange is not used."""
+    offset = reading.offset(clock)
+    if clock is GuestClock.RAW and (by := by_cross_timestamp(reading)) is not None:
+        offset = intersect((offset, by)) or offset
+    return Sample(reading.t1.raw_ns, reading.t4.raw_ns, offset)
 
 
 def samples(readings: Sequence[Reading], clock: GuestClock) -> list[Sample]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar, overload
 
 from lab.core.clock import GuestClock, Stamp
-from lab.core.timeline import Heartbeat, PacketStamps, Reading
+from lab.core.timeline import CrossTimestamp, Heartbeat, PacketStamps, Reading
 
 T = TypeVar("T")
 
@@ -52,12 +52,14 @@ class Packed(Sequence[T], Generic[T]):
 
 class PackedReadings(Packed[Reading]):
     """Readings. A row has t1 raw, real; t2 real, mono, boot, raw; t3 likewise; t4 raw, real; resolution; and
-    the packets' stamps (arrived, least apart, left, most apart; least apart is None without any). A clock
-    that was not read is None."""
+    the packets' stamps (arrived, least apart, left, most apart; least apart is None without any); and the
+    cross-timestamp (host's REALTIME, least and most raw; None without one). A clock that was not read is
+    None."""
 
     __slots__ = ("_channels", "_numbers")
-    WIDTH = 17
+    WIDTH = 20
     NO_PACKETS = (None, None, None, None)
+    NO_CROSS = (None, None, None)
 
     def __init__(self, numbers: array[int], channels: list[str]) -> None:
         self._numbers, self._channels = numbers, channels
@@ -91,7 +93,7 @@ class PackedReadings(Packed[Reading]):
         first = number * self.WIDTH
         raw1, real1, *rest = self._numbers[first : first + self.WIDTH]
         real2, mono2, boot2, raw2, real3, mono3, boot3, raw3, raw4, real4, resolution = rest[:11]
-        arrived, least_apart, left, most_apart = rest[11:]
+        arrived, least_apart, left, most_apart, host, least_raw, most_raw = rest[11:]
         stamps = None
         if least_apart != _NONE:
             stamps = PacketStamps(_or_none(arrived), least_apart, _or_none(left), most_apart)
@@ -107,6 +109,7 @@ class PackedReadings(Packed[Reading]):
             resolution,
             stamps,
             self._channels[number],
+            None if host == _NONE else CrossTimestamp(host, least_raw, most_raw),
         )
 
 

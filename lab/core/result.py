@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lab.core.claims import Audit
 from lab.core.clock import PHI_PPM, Interval
+from lab.core.cross_timestamps import CrossTimestamps
 from lab.core.drift import Drift
 from lab.core.file_stall import FileStall, stall_of
 from lab.core.pause import Pause
@@ -31,6 +32,7 @@ class CycleResult:
     of the new boot's first bytes at the host. disturbed: why the cycle did not go as planned; "" when it did.
     A disturbed cycle is not failed by what was not done. resumed_by: who resumed the guest, "" for the
     controller. another_boot: the guest was certainly seen in another boot than before.
+    cross_timestamps: None without any.
     """
 
     observation: Observation
@@ -53,6 +55,7 @@ class CycleResult:
     disturbed: str = ""
     resumed_by: str = ""
     another_boot: bool = False
+    cross_timestamps: CrossTimestamps | None = None
 
     @property
     def control(self) -> bool:

@@ -35,6 +35,16 @@ class PacketStamps:
     most_apart_ns: int
 
 
+@dataclass(frozen=True, slots=True)
+class CrossTimestamp:
+    """The host's REALTIME as ptp_kvm reads it in the guest, and the guest's MONOTONIC_RAW at that instant,
+    between its bounds. They are equal where both come from one reading of the TSC."""
+
+    host_real_ns: int
+    least_raw_ns: int
+    most_raw_ns: int
+
+
 CHANNEL = "ssh"
 """The channel of readings that name none."""
 
@@ -48,7 +58,7 @@ class Reading:
     answer, so that the other clocks of an exchange lie between the two (core.offsets.apart relies on it).
 
     resolution_ns: coarseness of the guest's clock readings. passing: the stamps of the guest's kernel, where
-    it has them. channel: "ssh" or "serial".
+    it has them. channel: "ssh" or "serial". cross: taken between t2 and t3, in a guest that has ptp_kvm.
     """
 
     t1: Stamp
@@ -58,6 +68,7 @@ class Reading:
     resolution_ns: int = 1
     packet_stamps: PacketStamps | None = None
     channel: str = CHANNEL
+    cross: CrossTimestamp | None = None
 
     def offset(self, clock: GuestClock) -> Interval:
         """guest `clock` minus the host's REALTIME (for REAL) or MONOTONIC_RAW (all others): [t3 - t4, t2 -
@@ -227,6 +238,8 @@ class ProbeFacts:
     depth: a value of core.depth.Depth. steady: the clock that stands in the place of MONOTONIC_RAW in
     readings, heartbeats and samples, a value of GuestClock: a shell cannot read MONOTONIC_RAW; "": there is
     none.
+    steal_ns: since its boot, for how long its vCPUs were ready and did not run, all together (proc_stat(5),
+    steal: only KVM says so); None when it was not read.
     """
 
     boot_id: str
@@ -239,6 +252,7 @@ class ProbeFacts:
     rtc_minus_real_ns: int | None = None
     depth: str = "python"
     steady: str = GuestClock.RAW
+    steal_ns: int | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,9 @@ from lab.guest import program
 
 PROGRAM = "plain_probe"
 
+LOAD_PTP_KVM = "modprobe -q ptp_kvm"
+"""The module fails where KVM cannot give its clock: when the host's own clocksource is not tsc."""
+
 
 def start_command(depth: Depth = Depth.PYTHON) -> str:
     """The command that starts the program, or a shell in its place: for SHELL, and for AUTO where there is no

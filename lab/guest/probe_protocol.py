@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lab.core.clock import GuestClock, Stamp
-from lab.core.timeline import ClockStep, Hole, PacketStamps, Reading, SamplerReport
+from lab.core.timeline import ClockStep, CrossTimestamp, Hole, PacketStamps, Reading, SamplerReport
 
 _RECEIPT = (GuestClock.RAW, GuestClock.REAL, GuestClock.MONO, GuestClock.BOOT)
 _ANSWER = _RECEIPT[::-1]
@@ -24,11 +24,13 @@ def reading(
     t1, t4, answer = exchange(b"r %s\n" % number, b"R", b" %s " % number)
     words = answer.split()
     t2, t3 = _clocks(_RECEIPT, words[:4]), _clocks(_ANSWER, words[4:8])
-    packet_stamps = None
-    if words[8:] == [b"+"] and (stamps := seen()):
+    packet_stamps, cross, rest = None, None, words[8:]
+    if rest[:1] == [b"x"]:
+        cross, rest = CrossTimestamp(*map(int, rest[1:4])), rest[4:]
+    if rest == [b"+"] and (stamps := seen()):
         arrived, least, left, most = (int(n) for n in stamps.split())
         packet_stamps = PacketStamps(arrived or None, least, left or None, most)
-    return Reading(t1, t2, t3, t4, resolution_ns, packet_stamps, channel)
+    return Reading(t1, t2, t3, t4, resolution_ns, packet_stamps, channel, cross)
 
 
 def _clocks(names: tuple[GuestClock, ...], words: list[bytes]) -> dict[GuestClock, int]:
@@ -57,5 +59,5 @@ def facts(exchange: Exchange) -> dict[str, Any]:
     lines = data["kernel_lines"]
     members = {name: data[name] for name in ("boot_id", "clocksource", "kernel", "python")}
     members["rtc_minus_real_ns"] = data["rtc_minus_real_ns"]
-    members |= {name: data[name] for name in ("depth", "steady") if name in data}
+    members |= {name: data[name] for name in ("depth", "steady", "steal_ns") if name in data}
     return {**members, "kernel_lines": None if lines is None else tuple(lines)}

@@ -14,7 +14,7 @@ from lab.core.plan import Expectations
 from lab.core.predictions import compared, prediction_checks
 from lab.core.result import CycleResult
 from lab.core.steps import Part
-from lab.core.timeline import MemoryProof, Observation
+from lab.core.timeline import MemoryProof, Observation, ProbeFacts
 from lab.core.timesync import forecast as core
 from lab.core.verdict import Finding
 from lab.core.witnesses import Witness
@@ -209,6 +209,15 @@ def _memory(proof: MemoryProof) -> Memory:
     )
 
 
+def _stolen(first: ProbeFacts | None, last: ProbeFacts | None) -> int | None:
+    """What a guest that has not been rebooted has counted as stolen over the cycle."""
+    if first is None or last is None or first.boot_id != last.boot_id:
+        return None
+    if first.steal_ns is None or last.steal_ns is None:
+        return None
+    return max(0, last.steal_ns - first.steal_ns)
+
+
 def cycle_of(result: CycleResult, found: Sequence[Finding], expect: Expectations) -> CycleRecord:
     """The cycle's entry in run.json. found: its findings, for the expectations `expect`."""
     obs, pause = result.observation, result.pause
@@ -270,4 +279,6 @@ def cycle_of(result: CycleResult, found: Sequence[Finding], expect: Expectations
         stall=_stall(result),
         migration=obs.migration,
         brown_out=brown_out(obs, pause),
+        cross_timestamps=result.cross_timestamps,
+        steal_ns=_stolen(first, last),
     )

@@ -138,12 +138,16 @@ _Some = Int | None
 _Clocks = tuple[Int, Int, Int, _Some, _Some, _Some, Int, _Some, _Some, _Some, Int, Int, Int]
 _Channel = tuple[Int, Int, Int, _Some, _Some, _Some, Int, _Some, _Some, _Some, Int, Int, Int, str]
 _Packets = tuple[Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, str, _Some, Int, _Some, Int]
+_Cross = tuple[
+    Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, Int, str,
+    _Some, _Some, _Some, _Some, Int, Int, Int,
+]  # fmt: skip
 
 
 class _ReadingsLine(BaseModel):
     guest: str
     cycle: Int
-    readings: list[_Clocks | _Channel | _Packets]
+    readings: list[_Clocks | _Channel | _Packets | _Cross]
 
 
 class _BeatsLine(BaseModel):
@@ -162,20 +166,26 @@ def _unread(given: Sequence[object]) -> tuple[bool, ...]:
     return tuple(clock is None for clock in given[2:6])
 
 
-def _row(given: _Clocks | _Channel | _Packets) -> tuple[Sequence[int | None], str]:
+def _row(given: _Clocks | _Channel | _Packets | _Cross) -> tuple[Sequence[int | None], str]:
     """A reading's row of PackedReadings, and its channel. ValueError when it contradicts itself."""
     _forward("a reading", given[0], given[10])
     if (unread := _unread(given)) not in _UNREAD or unread != tuple(c is None for c in given[6:10]):
         raise ValueError("a reading lacks a clock")
     if given[12] < 1:
         raise ValueError("a clock's resolution is at least a nanosecond")
+    no_packets, no_cross = PackedReadings.NO_PACKETS, PackedReadings.NO_CROSS
     match given[13:]:
         case (channel,):
-            return (*given[:13], *PackedReadings.NO_PACKETS), channel
-        case (channel, *packets):
-            return (*given[:13], *packets), channel
+            return (*given[:13], *no_packets, *no_cross), channel
+        case (channel, a, b, c, d):
+            return (*given[:13], a, b, c, d, *no_cross), channel
+        case (channel, a, b, c, d, host, least, most):
+            _forward("a cross-timestamp", least, most)
+            if (b is None) != (d is None):
+                raise ValueError("a reading lacks a packet's stamp")
+            return (*given[:13], a, b, c, d, host, least, most), channel
         case _:
-            return (*given, *PackedReadings.NO_PACKETS), CHANNEL
+            return (*given, *no_packets, *no_cross), CHANNEL
 
 
 def _readings(line: str) -> ReadingsTaken:

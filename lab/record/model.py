@@ -10,6 +10,7 @@ from typing import Any
 
 from lab.core.brown_out import BrownOut
 from lab.core.clock import Interval
+from lab.core.cross_timestamps import CrossTimestamps
 from lab.core.effects import Backward, Timers
 from lab.core.history import Host as Host
 from lab.core.migration import MigrationReport
@@ -162,7 +163,9 @@ class CycleRecord:
     before the stop to the end of the watch, for which the guest's QEMU waited for a CPU of the host, all its
     threads together; null when that was not looked at. stall: how long its file systems were frozen; null
     when they were not. migration: what was seen of a live migration; null without one. brown_out: how
-    much slower the guest worked meanwhile; null when that was not counted.
+    much slower the guest worked meanwhile; null when that was not counted. cross_timestamps: of the host's
+    clock by ptp_kvm in the guest; null where there is none. steal_ns: for how long its vCPUs were ready and
+    did not run over the cycle, as its own kernel counts it; null when it was not read.
     """
 
     index: int
@@ -219,6 +222,8 @@ class CycleRecord:
     stall: StallRecord | None = None
     migration: MigrationReport | None = None
     brown_out: BrownOut | None = None
+    cross_timestamps: CrossTimestamps | None = None
+    steal_ns: int | None = None
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,20 @@ def _day(made: str) -> str:
         return made
 
 
+def _show_cross_timestamps(page: Page, run: Run) -> None:
+    known = [cycle.cross_timestamps for guest in run.guests for cycle in guest.cycles]
+    given = [one for one in known if one is not None]
+    if given:
+        bound, alone = max(one.bound_ns for one in given), max(one.alone_ns for one in given)
+        text = f"ptp_kvm gave the host's clock with {sum(one.readings for one in given)} readings"
+        without = f"without it ± {format_ms(alone, UP)} ms"
+        page.parts([text, f"offsets to ± {format_ms(bound, UP)} ms", without], "dim")
+
+
 def show_accuracy(page: Page, run: Run) -> None:
-    """Print the last calibration, or that there is no valid one and what to do."""
+    """Print what cross-timestamps gained, and the last calibration, or that there is no valid one and what to
+    do."""
+    _show_cross_timestamps(page, run)
     given = run.calibration
     if given is None:
         page.parts([f"this machine has no calibration: run {COMMAND}"], "yellow")

@@ -306,6 +306,8 @@ def _busy_host(page: Page, run: Run) -> None:
     text = (
         f"QEMU waited for a CPU for {least}{max(shares) * 100:.0f} % of the time, which may delay corrections"
     )
+    if stolen := max((c.steal_ns or 0 for g in run.guests for c in g.cycles), default=0):
+        text += f"; a guest's kernel counted {format_magnitude(stolen)} as stolen"
     page.labelled("busy host", text, style="dim")
 
 

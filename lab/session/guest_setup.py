@@ -17,6 +17,7 @@ from lab.errors import FreezelabError, GuestGone, Interrupted, Refused
 from lab.guest import timesync
 from lab.guest.fill import Fill, room
 from lab.guest.installer import GuestInstaller
+from lab.guest.probe_command import LOAD_PTP_KVM
 from lab.guest.session_probe import SessionProbe
 from lab.guest.shell_thaw import ShellThaw
 from lab.guest.ssh_route import SshRoute
@@ -29,6 +30,7 @@ from lab.host.chronyd import Chronyd
 from lab.host.ntprelay import NtpRelay
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.agent import SetBy
+from lab.hypervisor.domain import Accelerator
 from lab.ports import Clock, Resync, View
 from lab.session.images import check_cell
 from lab.session.paths import default_home
@@ -117,6 +119,9 @@ class GuestSetup:
             raise Refused(why, where=f"guest {name}")
         if cell.resync.uses_agent:
             self._hypervisor.agent_ready(name, self._clock.now().raw_ns + AGENT_NS)
+        on_kvm = self._settings.accelerator.accelerator is Accelerator.KVM
+        if on_kvm and not spec.is_own and probe.depth is Depth.PYTHON:
+            probe.ssh.run(LOAD_PTP_KVM)  # for its readings, if it can
         access = self._access(spec, probe)
         self._equipped.add(name)
         resync = timesync.install(cell.resync, access)

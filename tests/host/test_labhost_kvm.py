@@ -44,6 +44,10 @@ def test_a_run_on_kvm_in_a_lab_host(tmp_path: Path) -> None:
         (cycle,) = (cycle for guest in run["guests"] for cycle in guest["cycles"])
         assert cycle["regime"] == "resumed"
         assert cycle["clocksource"]["before"] == "kvm-clock"
+        crossed = cycle["cross_timestamps"]
+        assert crossed["readings"] > 10
+        assert crossed["contradicting"] == 0
+        assert crossed["bound_ns"] < 1_000_000
         assert [path.name for path in (tmp_path / "runs").iterdir()] == [run["id"]]
         assert freezelab("report", run["id"]).returncode == done.returncode
     finally:

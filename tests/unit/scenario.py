@@ -64,7 +64,7 @@ class Scenario:
     aside_ns: somebody else stops the guest for so long, outside of the lab's pause: from aside_at_ns after
     the resume on, or, negative, until so long before the stop. aside_stands: its clocks stand still
     meanwhile. edge_ns: the host is busy around the stop and the resume: the guest's vCPUs do not get to run
-    for so long before the one and after the other."""
+    for so long before the one and after the other. crossed: its readings have cross-timestamps."""
 
     seed: int = 0
     regime: Regime = Regime.RESUMED
@@ -109,6 +109,7 @@ class Scenario:
     aside_at_ns: int = 0
     aside_stands: bool = False
     edge_ns: tuple[int, int] = (0, 0)
+    crossed: bool = False
 
     @property
     def slews(self) -> bool:

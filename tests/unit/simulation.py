@@ -16,6 +16,7 @@ from lab.core.plan import FreezeMethod, Regime
 from lab.core.timeline import (
     Call,
     ClockStep,
+    CrossTimestamp,
     Heartbeat,
     Hole,
     Observation,
@@ -150,12 +151,19 @@ class _World(SimulatedClocks):
         busy = self.random.randint(5 * US, 50 * US)
         if self.s.preempted and self.random.random() < 0.02:
             busy += self.random.randint(0, 20 * MS)
+        cross = None
+        if self.s.crossed:
+            received = self.ahead(received, self.random.randint(1 * US, 100 * US))
+            apart = self.random.choice((0, self.random.randint(1 * US, 3 * MS)))
+            raws = self.guest_raw(received), self.guest_raw(received + apart)
+            cross = CrossTimestamp(self.host_real(received + self.random.randint(0, apart)), *raws)
+            received += apart
         t3, when, answered = self.look(self.ahead(received, busy), order[::-1])
         interrupted = t1.real_ns - self.host_real(t1.raw_ns) > US
         t4, over = self.stamp(self.arrival(answered), calm=interrupted)
         looks[t1.raw_ns] = when[GuestClock.REAL]
         self.sends[t4.raw_ns] = when[GuestClock.RAW]
-        return Reading(t1, t2, t3, t4), over
+        return Reading(t1, t2, t3, t4, cross=cross), over
 
     def reads(self, begin: int, end: int, looks: dict[int, int], *, dense_start: bool) -> list[Reading]:
         """As controller._read does it: bursts of four, dense at the edges."""

@@ -53,6 +53,7 @@ scenarios = st.builds(
     seed=st.integers(0, 1 << 32),
     regime=st.sampled_from(list(Regime)),
     kvm=st.booleans(),
+    crossed=st.booleans(),
     events=st.booleans(),
     before_ns=st.integers(50 * MS, 2500 * MS),
     pause_ns=_either(st.integers(0, 60 * MS), st.integers(60 * MS, 2 * S), st.integers(2 * S, 30 * S)),

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from lab.core.clock import GuestClock, Stamp
 from lab.core.history import ReadingsTaken
 from lab.core.history.encoding import line_of
-from lab.core.timeline import PacketStamps, Reading
+from lab.core.timeline import CrossTimestamp, PacketStamps, Reading
 from lab.guest.inside import packet_stamps as stamps_inside
 from lab.guest.inside.clocks import RAW, REAL
 from lab.guest.inside.packet_stamps import Packets
@@ -214,10 +214,12 @@ def test_an_undisturbed_exchange_has_both_stamps() -> None:
 def test_the_record_keeps_the_stamps_and_reads_those_without() -> None:
     clocks = {clock: 10**9 + number for number, clock in enumerate(GuestClock)}
     bare = Reading(Stamp(1, 2), clocks, clocks, Stamp(3, 4))
-    given = bare, replace(bare, channel="serial"), replace(bare, packet_stamps=PacketStamps(5, -6, None, 7))
-    event = ReadingsTaken("web-0", 0, given)
+    stamps, cross = PacketStamps(5, -6, None, 7), CrossTimestamp(8, 9, 10)
+    given = [bare, replace(bare, channel="serial"), replace(bare, packet_stamps=stamps)]
+    given += [replace(bare, cross=cross), replace(bare, packet_stamps=stamps, cross=cross)]
+    event = ReadingsTaken("web-0", 0, tuple(given))
     line = line_of(event, 1, Stamp(5, 6))
     found = envelope(line)
     assert found is not None
     assert entry_of(line, found).event == event
-    assert [len(numbers) for numbers in found.data["readings"]] == [13, 14, 18]
+    assert [len(numbers) for numbers in found.data["readings"]] == [13, 14, 18, 21, 21]

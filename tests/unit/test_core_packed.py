@@ -8,7 +8,7 @@ import pytest
 
 from lab.core.clock import GuestClock, Stamp
 from lab.core.packed import PackedHeartbeats, PackedReadings
-from lab.core.timeline import Heartbeat, PacketStamps, Reading
+from lab.core.timeline import CrossTimestamp, Heartbeat, PacketStamps, Reading
 from lab.record.journal import read_history
 from lab.record.run import judge
 from tests.unit.real_histories import unpacked
@@ -16,22 +16,22 @@ from tests.unit.real_histories import unpacked
 LARGEST = 2**63 - 1
 NUMBERS = (1, -2, 3, 4, 5, 6, -7, 8, 9, LARGEST, -LARGEST, 12, 1)
 ROWS = [
-    ((*NUMBERS, *PackedReadings.NO_PACKETS), "ssh"),
-    ((*NUMBERS, None, 20, 21, 22), "serial"),
-    ((*NUMBERS, 19, 20, None, 22), "carrier pigeon"),
+    ((*NUMBERS, *PackedReadings.NO_PACKETS, *PackedReadings.NO_CROSS), "ssh"),
+    ((*NUMBERS, None, 20, 21, 22, *PackedReadings.NO_CROSS), "serial"),
+    ((*NUMBERS, 19, 20, None, 22, 23, -24, 25), "carrier pigeon"),
 ]
 
 
-def reading(stamps: PacketStamps | None, channel: str) -> Reading:
+def reading(stamps: PacketStamps | None, channel: str, cross: CrossTimestamp | None = None) -> Reading:
     t2 = {GuestClock.REAL: 3, GuestClock.MONO: 4, GuestClock.BOOT: 5, GuestClock.RAW: 6}
     t3 = {GuestClock.REAL: -7, GuestClock.MONO: 8, GuestClock.BOOT: 9, GuestClock.RAW: LARGEST}
-    return Reading(Stamp(1, -2), t2, t3, Stamp(-LARGEST, 12), 1, stamps, channel)
+    return Reading(Stamp(1, -2), t2, t3, Stamp(-LARGEST, 12), 1, stamps, channel, cross)
 
 
 READINGS = (
     reading(None, "ssh"),
     reading(PacketStamps(None, 20, 21, 22), "serial"),
-    reading(PacketStamps(19, 20, None, 22), "carrier pigeon"),
+    reading(PacketStamps(19, 20, None, 22), "carrier pigeon", CrossTimestamp(23, -24, 25)),
 )
 
 

@@ -41,6 +41,14 @@ def line_of(event: HistoryEvent, seq: int | None, at: Stamp) -> str:
     return json.dumps(head | body, default=_plain, separators=(",", ":"), ensure_ascii=False)
 
 
+def _rest(value: Reading) -> tuple[object, ...]:
+    """The members of a reading that only some have."""
+    packets = () if value.packet_stamps is None else dataclasses.astuple(value.packet_stamps)
+    if value.cross is not None:
+        return (value.channel, *(packets or (None,) * 4), *dataclasses.astuple(value.cross))
+    return (value.channel, *packets) if packets or value.channel != CHANNEL else ()
+
+
 def _plain(value: object) -> object:
     """The JSON form of a value that JSON has no type for."""
     if isinstance(value, Reading):
@@ -48,8 +56,7 @@ def _plain(value: object) -> object:
             value.t1.raw_ns, value.t1.real_ns,
             *(value.t2.get(clock) for clock in CLOCKS), *(value.t3.get(clock) for clock in CLOCKS),
             value.t4.raw_ns, value.t4.real_ns, value.resolution_ns,
-            *((value.channel,) if value.packet_stamps is not None or value.channel != CHANNEL else ()),
-            *(dataclasses.astuple(value.packet_stamps) if value.packet_stamps is not None else ()),
+            *_rest(value),
         ]  # fmt: skip
     if isinstance(value, Heartbeat):
         return [value.sequence, value.sent_raw_ns, value.arrived.raw_ns, value.arrived.real_ns]

@@ -30,6 +30,7 @@ needs stands in that program: the guest compiles every line at each start. vermi
     shell_setter.sh  the same for clock_setter
     shell_thaw.sh    what thaws file systems there
     shell_clock.sh   the part of all three: how a shell reads the clock
+    host_clock       the host's clock, by ptp_kvm
     packet_stamps    the kernel's stamps of the packets that carried a reading
     serial_channel   the virtio-serial channels
     asker            what the watcher does now and then

@@ -7,6 +7,7 @@ readings, and each would see the other as noise.
 Lines from the host, and what is answered (numbers are nanoseconds of the guest's clocks):
 
     r N     R N raw real mono boot boot mono real raw     clocks on receipt, and before the answer
+                x host least most                         then, with ptp_kvm: the host's clock (host_clock.py)
             K N arrived least left most                   after an R that ends with " +": packet_stamps.py
     c       C                                             forget samples, mark the kernel log's end
     p       P                                             neither samples nor heartbeats until the next c
@@ -40,6 +41,7 @@ import sys
 
 from lab.guest.inside.clocks import BOOT, MONO, RAW, REAL, RESOLUTION_NS, gettime
 from lab.guest.inside.files import text_of
+from lab.guest.inside.host_clock import HostRealtime
 from lab.guest.inside.host_streams import drop_streams, line_of
 from lab.guest.inside.packet_stamps import Packets
 from lab.guest.inside.serial_channel import SerialChannel
@@ -57,7 +59,7 @@ PACKET_NS = 50000000  # until an answer's packet is given up
 STEP_FLOOR_NS = 500000
 STEP_SHARE = 8  # of the distance: chrony slews by at most a twelfth (maxslewrate 83333 ppm)
 
-READING = b"R %s %d %d %d %d %d %d %d %d%s\n"
+READING = b"R %s %d %d %d %d %d %d %d %d%s%s\n"
 # What is worth a look; lab/core/kernel_log.py has the kernel's own texts, and what they mean.
 NOTABLE = re.compile(
     r"soft lockup|hard LOCKUP|workqueue lockup|rcu.*(stall|kthread (starved|timer wakeup))|"
@@ -236,6 +238,11 @@ class Facts:
         """The RTC's whole seconds less REALTIME; None without an RTC."""
         return int(seconds) * 1000000000 - gettime(REAL) if seconds.isdigit() else None
 
+    def steal(self) -> "int | None":
+        """The time that the hypervisor took from the CPUs, in hundredths of a second as the kernel has it."""
+        words = text_of("/proc/stat").split("\n", 1)[0].split()
+        return int(words[8]) * 10000000 if len(words) > 8 else None
+
     def all(self) -> "dict[str, object]":
         return {
             "boot_id": text_of("/proc/sys/kernel/random/boot_id"),
@@ -244,6 +251,7 @@ class Facts:
             "python": "%d.%d.%d" % sys.version_info[:3],
             "resolution_ns": RESOLUTION_NS,
             "kernel_lines": self.notable(),
+            "steal_ns": self.steal(),
             "rtc_minus_real_ns": self.rtc(text_of("/sys/class/rtc/rtc0/since_epoch")),
         }
 
@@ -251,7 +259,7 @@ class Facts:
 class ClockProbe:
     def __init__(self) -> None:
         self.line, self.out, self.sampler, self.facts = HostLink(), Output(), Sampler(), Facts()
-        self.packets, self.serial = Packets(), SerialChannel()
+        self.packets, self.serial, self.host = Packets(), SerialChannel(), HostRealtime()
         self.beats = 0
         self.resting, self.rest_ns = False, REST_NS
         self.next_look = gettime(RAW)
@@ -267,11 +275,13 @@ class ClockProbe:
             if over is self.out:
                 self.packets.ask(asked[2:])
                 follows = self.packets.follows
+            host = self.host.words()
             t3 = (gettime(BOOT), gettime(MONO), gettime(REAL), gettime(RAW))
-            over.answer(READING % ((asked[2:],) + t2 + t3 + (follows,)))
+            over.answer(READING % ((asked[2:],) + t2 + t3 + (host, follows)))
         elif what == b"c":
             self.sampler.clear()
             self.facts.clear()
+            self.host.look()
             self.resting = False
             self.next_look = gettime(RAW)
             over.answer(b"C\n")
