@@ -76,6 +76,30 @@ def test_a_snapshot_that_is_interrupted_at_any_moment_leaves_nothing() -> None:
         )
 
 
+@longer
+@pytest.mark.timeout(700)
+def test_file_systems_are_never_left_frozen_by_an_agent_that_fails() -> None:
+    """Nor thawed when others have frozen them."""
+    seen = namespaced("own_inside.py", "troubled", timeout_s=680)
+    for name, one in seen.items():
+        assert (one["differs"], one["overlays"], one["left"]) == ({}, [], []), (name, one)
+    for name in ("hangs", "killed"):
+        assert seen[name]["status"] == 1, seen[name]
+        assert seen[name]["found"] == [
+            ["failed", "its agent did not thaw: the lab's writer in the guest did"]
+        ]
+    for name in ("hangs, shell", "killed, shell"):
+        assert seen[name]["status"] == 3, seen[name]
+    for name, words in (
+        ("hung before", "is qemu-guest-agent installed and running in the guest?"),
+        ("absent", "is qemu-guest-agent installed and running in the guest?"),
+        ("frozen by its agent", "thaw them first: virsh domfsthaw my-vm"),
+        ("hangs as it is to freeze", "thaw them then: virsh domfsthaw my-vm"),
+    ):
+        assert (seen[name]["status"], seen[name]["said"][-1]) == (4, words), seen[name]
+    assert seen["frozen by its agent"]["thawed"] == 1
+
+
 def static_busybox() -> list[Path]:
     """One that runs in the guest, whatever libc this host's is built with; [] when it cannot be fetched."""
     try:
