@@ -86,7 +86,8 @@ class Cycle:
 class Controller:
     """Runs cycles over the given guests.
 
-    shield: a context in which signals are deferred, so that they never interrupt a resume.
+    shield: a context in which signals are deferred, so that they never interrupt a resume, or the end of what
+    a freeze has left over.
     """
 
     def __init__(
@@ -153,8 +154,9 @@ class Controller:
         try:
             self._cycle(cycle, subjects)
         finally:
-            for name in subjects:
-                self._hypervisor.finish(name)
+            with self._shield():
+                for name in subjects:
+                    self._hypervisor.finish(name)
             if lifecycle is not None:
                 lifecycle.over()
         ended = self._clock.now()
@@ -225,7 +227,8 @@ class Controller:
                 with self._reader.observing(name, index, observations[name]):
                     self._reader.collect(name, subject, index)
             if not observations[name].ended:
-                self._hypervisor.finish(name)
+                with self._shield():  # a snapshot that is written back in part would stay in use
+                    self._hypervisor.finish(name)
                 after_version = patch.version(name)
                 why = patch.verify(versions[name], after_version)
                 self._journal.append(VersionsCompared(name, index, versions[name], after_version, why))

@@ -129,6 +129,7 @@ class World:
         return Resumed(Call(called, self.now()))
 
     def finish(self, guest: str) -> None:
+        self.did(f"finish {guest}")
         self.finished.append(guest)
 
     def shutdown(self, guest: str, deadline_raw_ns: int) -> Call:
