@@ -30,6 +30,9 @@ def up(
     golden: Annotated[
         bool, typer.Option("--golden/--cold", help="Start it from its golden state, or boot it.")
     ] = True,
+    reserve: Annotated[
+        str, typer.Option(metavar="SIZE", help="Memory that outlives its kernel (replace-host-kernel).")
+    ] = "",
     quiet: Quiet = False,
 ) -> None:
     """Start the lab host, which is kept until `labhost down`."""
@@ -38,7 +41,7 @@ def up(
     from lab.session.paths import home
 
     request, boot_s = accelerator_request(accelerator), boot_seconds(boot)
-    options = session.LabHostOptions(memory, vcpus, request, boot_s, golden)
+    options = session.LabHostOptions(memory, vcpus, request, boot_s, golden, reserve)
     guest = session.up(home(), options, partial(view_for, quiet=quiet))
     typer.echo(f"{session.described(guest)}; freezelab labhost down removes it\n{guest.login}")
 
@@ -105,7 +108,7 @@ def check_on(name: str | None, command: str | None) -> None:
 
 
 _THERE = ("repeat", "control", "boot", "golden", "wait", "tag", "accelerator", "shard", "cell")
-_HERE = ("playbook", "as_json", "junit", "metrics", "quiet", "verbose")
+_HERE = ("playbook", "accept_loss", "as_json", "junit", "metrics", "quiet", "verbose")
 
 
 def options_there(given: Mapping[str, Any]) -> list[str]:
@@ -139,9 +142,27 @@ def run_there(
     metrics: Path | None,
     quiet: bool,
     verbose: bool,
+    accept_loss: bool = False,
+    tagged: tuple[str, ...] = (),
 ) -> NoReturn:
     """Run a plan in the lab host, bring its record here, show it, and leave with the run's exit code.
-    options: of `run`, for the lab host."""
+    options: of `run`, for the lab host. A plan that replaces the lab host's kernel is run from here;
+    accept_loss, tagged: for it."""
+    from lab.session.host_kernel_plan import replaces_kernel
+
+    if replaces_kernel(plan):
+        from lab.cli.running import execute, live_outputs
+        from lab.session.host_kernel_run import perform
+        from lab.session.run import RunOptions
+
+        live = live_outputs(metrics, json_lines=False, as_json=as_json)
+        execute(
+            *(plan, RunOptions(tags=tagged)),
+            as_json=as_json, junit=junit, quiet=quiet, verbose=verbose, live=live, playbook=playbook,
+            perform=partial(perform, accept_loss=accept_loss),
+        )  # fmt: skip
+    if accept_loss:
+        raise UsageError("--accept-loss goes with the patch replace-host-kernel", where="run")
     from lab.cli.running import show
     from lab.cli.views import view_for
     from lab.record.journal import read_history

@@ -176,6 +176,9 @@ def run(
     cell: Annotated[
         list[str] | None, typer.Option(metavar="CELL", help="Run only this cell of a matrix; repeatable.")
     ] = None,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="For replace-host-kernel: the guest may be lost.")
+    ] = False,
     run_id: Annotated[str, typer.Option(hidden=True, help="A night's: the run's id.")] = "",
     as_json: Json = False,
     json_lines: JsonLines = False,
@@ -202,6 +205,7 @@ def run(
         lab_hosts.run_there(
             *(plan, file.absolute(), there),
             as_json=as_json, junit=junit, metrics=metrics, quiet=quiet, verbose=verbose,
+            accept_loss=accept_loss, tagged=tags(tag or ()),
         )  # fmt: skip
     earlier = _earlier(resumed, plan) if resumed is not None else None
     options = RunOptions(

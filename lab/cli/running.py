@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from lab.record.run import Run
     from lab.session.run import RunOptions
 
+Perform = Callable[..., "tuple[Run, Path]"]
 Json = Annotated[bool, typer.Option("--json", help="Print the run as JSON (freezelab.run/1).")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="All sections of the report, not one screen.")]
 JsonLines = Annotated[
@@ -95,13 +97,16 @@ def execute(
     verbose: bool = False,
     live: LiveOutputs | None = None,
     playbook: Path | None = None,
+    perform: Perform | None = None,
 ) -> NoReturn:
     """Execute a plan, show its report, and leave with its exit code. live: outputs of the run in progress.
-    playbook: the plan's file."""
+    playbook: the plan's file. perform: instead of session.run.perform()."""
     from lab.cli.live_outputs import LiveOutputs
     from lab.cli.views import view_for
-    from lab.session.run import RunStopped, perform
+    from lab.session.run import RunStopped
+    from lab.session.run import perform as on_this_host
 
+    perform = perform or on_this_host
     live = live or LiveOutputs()
     live.check()
     silent = live.lines is not None

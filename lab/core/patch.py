@@ -12,104 +12,13 @@ from enum import StrEnum
 from typing import Literal
 
 from lab.core.method import FreezeMethod
+from lab.core.patch_traits import FREEZES, FREEZES_FILES, REBOOTS, REPLACES, RUNS_ON, PatchTraits, TimedPatch
+from lab.core.patch_traits import NO_TIME_LEFT as NO_TIME_LEFT
+from lab.core.patch_traits import OUT_OF_TIME as OUT_OF_TIME
+from lab.core.patch_traits import SYSTEM as SYSTEM
+from lab.core.patch_traits import Impact as Impact
+from lab.core.patch_traits import ran_out_of_time as ran_out_of_time
 from lab.core.units import NS_PER_S, format_duration
-
-
-class Impact(StrEnum):
-    """What a patch requires of the guests: its impact class."""
-
-    NONE = "none"  # guests run on
-    FREEZE = "freeze"  # guests have to be frozen
-    REBOOT = "reboot"  # cannot be done under a frozen guest: it is shut down, and started again
-
-
-SYSTEM = "system"
-"""The name of this machine's own emulator, beside those of fetched ones."""
-
-
-OUT_OF_TIME = "out of time"
-NO_TIME_LEFT = "no time left to start"
-_OVERRAN = "still running after"  # of lab.process.runner.Finished
-"""In the reason of a patch that failed (ports.PatchResult.why): the time that it had was over."""
-
-
-def ran_out_of_time(why: str) -> bool:
-    """Whether a patch failed for this reason because its time was over."""
-    return any(words in why for words in (OUT_OF_TIME, NO_TIME_LEFT, _OVERRAN))
-
-
-_FREEZES = tuple(method for method in FreezeMethod if method.freezes)
-_FREEZES_FILES = tuple(method for method in FreezeMethod if method.needs_resume and not method.freezes)
-_REBOOTS = tuple(method for method in FreezeMethod if method.boots_anew)
-_RUNS_ON = tuple(method for method in FreezeMethod if method.runs_on and not method.needs_resume)
-
-# Methods after which another process runs the guest, those that leave its memory in place first.
-_REPLACES = tuple(
-    sorted((m for m in _FREEZES if not m.keeps_process), key=lambda method: method.traits.copies_memory)
-)
-
-
-class PatchTraits:
-    """The properties of a patch, with the values of most patches. kind: its name in playbooks and records."""
-
-    kind: str
-
-    @property
-    def label(self) -> str:
-        """Its name in records and reports."""
-        return self.kind
-
-    @property
-    def short(self) -> str:
-        """Its name in ids of cells."""
-        return self.kind
-
-    @property
-    def about(self) -> str:
-        """Its description in a plan."""
-        raise NotImplementedError
-
-    @property
-    def impact(self) -> Impact:
-        return Impact.FREEZE
-
-    @property
-    def methods(self) -> tuple[FreezeMethod, ...]:
-        """The methods that fit the patch, its default first."""
-        if self.impact is Impact.REBOOT:
-            return _REBOOTS
-        return _RUNS_ON if self.impact is Impact.NONE else _FREEZES
-
-    @property
-    def shortest_ns(self) -> int:
-        """The least time for which guests are stopped by it."""
-        return 0
-
-    @property
-    def longest_ns(self) -> int:
-        """Its deadline; 0: the freeze itself is the patch."""
-        raise NotImplementedError
-
-    @property
-    def releases_hypervisor(self) -> bool:
-        """Whether no hypervisor process may be there while it is applied."""
-        return False
-
-    @property
-    def needs_run(self) -> bool:
-        """Whether its check asks for what only a run has: a connection, an accelerator, fetched emulators.
-        `freezelab plan` examines the others."""
-        return False
-
-
-class _TimedPatch(PatchTraits):
-    """A patch with a deadline of its own."""
-
-    deadline_ns: int
-
-    @property
-    def longest_ns(self) -> int:
-        return self.deadline_ns
 
 
 def _base(path: str) -> str:
@@ -133,7 +42,7 @@ class HoldPatch(PatchTraits):
 
     @property
     def methods(self) -> tuple[FreezeMethod, ...]:
-        return (*_FREEZES, *_FREEZES_FILES, *_REBOOTS, *_RUNS_ON)
+        return (*FREEZES, *FREEZES_FILES, *REBOOTS, *RUNS_ON)
 
     @property
     def shortest_ns(self) -> int:
@@ -149,7 +58,7 @@ class HoldPatch(PatchTraits):
 
 
 @dataclass(frozen=True)
-class CommandPatch(_TimedPatch):
+class CommandPatch(TimedPatch):
     """A program: argv, without a shell, killed at its deadline. undo: the program that reverts it, or ()."""
 
     argv: tuple[str, ...]
@@ -160,7 +69,7 @@ class CommandPatch(_TimedPatch):
 
     @property
     def methods(self) -> tuple[FreezeMethod, ...]:
-        more = _FREEZES_FILES if self.impact is Impact.FREEZE else ()  # what a backup does meanwhile
+        more = FREEZES_FILES if self.impact is Impact.FREEZE else ()  # what a backup does meanwhile
         return (*super().methods, *more)
 
     @property
@@ -196,7 +105,7 @@ class ReplaceHypervisorPatch(PatchTraits):
 
     @property
     def methods(self) -> tuple[FreezeMethod, ...]:
-        return _REPLACES
+        return REPLACES
 
     @property
     def longest_ns(self) -> int:
@@ -219,7 +128,7 @@ class ReplaceHypervisorPatch(PatchTraits):
 
 
 @dataclass(frozen=True)
-class RestartLibvirtPatch(_TimedPatch):
+class RestartLibvirtPatch(TimedPatch):
     """Restarts libvirt's daemon; its guests stay as they are, paused."""
 
     deadline_ns: int = 20 * NS_PER_S
@@ -229,7 +138,7 @@ class RestartLibvirtPatch(_TimedPatch):
     def methods(self) -> tuple[FreezeMethod, ...]:
         # A daemon that starts talks to every QEMU it finds, and would wait for one that does not answer.
         return tuple(
-            m for m in _FREEZES if m.keeps_process and m.traits.monitor_answers and not m.traits.freezes_files
+            m for m in FREEZES if m.keeps_process and m.traits.monitor_answers and not m.traits.freezes_files
         )
 
     @property
@@ -249,7 +158,7 @@ class UnitScope(StrEnum):
 
 
 @dataclass(frozen=True)
-class RestartServicePatch(_TimedPatch):
+class RestartServicePatch(TimedPatch):
     """Restarts a service of the host's systemd. unit: its full name, like "nginx.service"."""
 
     unit: str
@@ -272,7 +181,7 @@ class RestartServicePatch(_TimedPatch):
 
 
 @dataclass(frozen=True)
-class ReloadKvmPatch(_TimedPatch):
+class ReloadKvmPatch(TimedPatch):
     """Unloads KVM's modules from the host's kernel and loads them again. No QEMU may use them meanwhile: the
     guest is RAM and a file of device state, and a new process continues it."""
 
@@ -281,7 +190,7 @@ class ReloadKvmPatch(_TimedPatch):
 
     @property
     def methods(self) -> tuple[FreezeMethod, ...]:
-        return tuple(method for method in _REPLACES if not method.traits.overlaps)
+        return tuple(method for method in REPLACES if not method.traits.overlaps)
 
     @property
     def releases_hypervisor(self) -> bool:
@@ -297,7 +206,48 @@ class ReloadKvmPatch(_TimedPatch):
 
 
 @dataclass(frozen=True)
-class MicrocodePatch(_TimedPatch):
+class ReplaceHostKernelPatch(TimedPatch):
+    """Replaces the lab host's kernel by kexec, while the memory of its guests stays where it is: reserved, so
+    that no kernel uses it for anything else.
+
+    kernels: those that are started, one a cycle, in turn; each is the beginning of a release of a kernel that
+    the lab host has, such as "6.12".
+    """
+
+    kernels: tuple[str, ...]
+    deadline_ns: int = 25 * NS_PER_S
+    kind: Literal["replace-host-kernel"] = "replace-host-kernel"
+
+    @property
+    def label(self) -> str:
+        return f"{self.kind} {', '.join(self.kernels)}"
+
+    @property
+    def short(self) -> str:
+        return f"{self.kind}-{'-'.join(self.kernels)}"
+
+    @property
+    def methods(self) -> tuple[FreezeMethod, ...]:
+        return (FreezeMethod.IN_PLACE,)
+
+    @property
+    def releases_hypervisor(self) -> bool:
+        return True
+
+    @property
+    def needs_run(self) -> bool:
+        return True
+
+    @property
+    def about(self) -> str:
+        return (
+            f"the lab host's kernel replaced by Linux {', '.join(self.kernels)} (kexec); a kernel that does "
+            "not come up takes the guest with it: --accept-loss"
+        )
+
+
+@dataclass(frozen=True)
+class MicrocodePatch(TimedPatch):
     """Loads the CPUs' microcode late (Linux, Documentation/arch/x86/microcode.rst)."""
 
     deadline_ns: int = 10 * NS_PER_S
@@ -309,7 +259,7 @@ class MicrocodePatch(_TimedPatch):
 
 
 @dataclass(frozen=True)
-class LivepatchPatch(_TimedPatch):
+class LivepatchPatch(TimedPatch):
     """Loads and enables a livepatch module for the host's kernel; undo disables it (Linux,
     Documentation/livepatch/livepatch.rst). module: path of the .ko."""
 
@@ -327,7 +277,7 @@ class LivepatchPatch(_TimedPatch):
 
     @property
     def methods(self) -> tuple[FreezeMethod, ...]:
-        return (*_RUNS_ON, *_FREEZES)
+        return (*RUNS_ON, *FREEZES)
 
     @property
     def short(self) -> str:
@@ -339,7 +289,7 @@ class LivepatchPatch(_TimedPatch):
 
 
 @dataclass(frozen=True)
-class AnsiblePatch(_TimedPatch):
+class AnsiblePatch(TimedPatch):
     """Runs an Ansible playbook. inventory: "" is localhost. undo: the playbook that reverts it, or ""."""
 
     playbook: str
@@ -370,6 +320,7 @@ Patch = (
     | RestartLibvirtPatch
     | RestartServicePatch
     | ReloadKvmPatch
+    | ReplaceHostKernelPatch
     | MicrocodePatch
     | LivepatchPatch
     | AnsiblePatch

@@ -258,6 +258,7 @@ replace-hypervisor: the guests go on in another QEMU process, of the same or ano
 restart-libvirt: libvirt's daemon is restarted
 restart-service: a systemd service is restarted
 reload-kvm: KVM's kernel modules are unloaded and loaded again
+replace-host-kernel: the lab host's kernel is replaced by kexec, while the guest's memory stays in RAM
 microcode: the CPUs' microcode is loaded
 livepatch: a live patch is loaded into the host's kernel
 ansible: an Ansible playbook is run

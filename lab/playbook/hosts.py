@@ -26,6 +26,7 @@ _BRIDGE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")  # IFNAMSIZ is 16, wit
 _ADDRESS = re.compile(r"[0-9a-fA-F:.]+/[0-9.]+")
 _SERVICE = re.compile(r"[A-Za-z0-9:_.\\][A-Za-z0-9:_.@\\-]*")  # systemd.unit(5)
 _OTHER_UNIT = re.compile(r".*\.(socket|device|mount|automount|swap|target|path|timer|slice|scope)")
+_RELEASE = re.compile(r"[1-9][0-9]{0,2}[.][0-9][A-Za-z0-9.+~_-]{0,80}")
 _OPTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.,+=-]*")
 
 
@@ -125,6 +126,19 @@ def service() -> ScalarReader:
 
     rule = {"pattern": f"^{_SERVICE.pattern}$", "maxLength": MOST_UNIT}
     return ScalarReader(read, {"type": "string", **rule})
+
+
+def release() -> ScalarReader:
+    """A kernel's release, or the beginning of one."""
+    advice = "write it like 6.12"
+
+    def read(node: object) -> str:
+        text = expect_scalar(node, "a kernel's release", advice).text.strip()
+        if not _RELEASE.fullmatch(text):
+            raise Wrong(f"{quoted(text)} is not a kernel's release", advice)
+        return text
+
+    return ScalarReader(read, {"type": ["string", "number"], "pattern": f"^{_RELEASE.pattern}$"})
 
 
 def bridge() -> ScalarReader:

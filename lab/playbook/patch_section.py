@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Annotated, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from lab.core import patch as core
 from lab.core.patch import Impact, UnitScope
@@ -15,6 +15,7 @@ from lab.playbook.fields import (
     Duration,
     DurationOrZero,
     Or,
+    OrOne,
     Words,
     default,
     needed,
@@ -22,10 +23,19 @@ from lab.playbook.fields import (
     section_of,
     time,
 )
-from lab.playbook.hosts import ansible_playbook, emulator, file, module, option, service, way_back
+from lab.playbook.hosts import (
+    ansible_playbook,
+    emulator,
+    file,
+    module,
+    option,
+    release,
+    service,
+    way_back,
+)
 from lab.playbook.mistakes import Wrong, quoted
 from lab.playbook.scalars import one_of
-from lab.playbook.tree import Map, Scalar
+from lab.playbook.tree import Items, Map, Scalar
 
 _EXTRAS = ("deadline", "impact", "undo", "inventory")
 
@@ -42,7 +52,23 @@ Timed = TypeVar(
 Service = Annotated[str, service()]
 Scope = Annotated[UnitScope, one_of(*UnitScope, hint="a scope")]
 RestartImpact = Annotated[Impact, one_of(Impact.FREEZE, Impact.NONE, hint="an impact of a restart")]
+MOST_KERNELS = 16
 WayBack = Annotated[tuple[str, ...] | str, way_back()]
+
+
+def _one_or_some(node: object) -> object:
+    """One release stands for a list of it."""
+    if isinstance(node, Items) and not 0 < len(node) <= MOST_KERNELS:
+        raise Wrong("1 to 16 kernels are needed here", "write it like [6.12, 6.1]")
+    return [node] if isinstance(node, Scalar) else node
+
+
+Releases = Annotated[
+    list[Annotated[str, release()]],
+    BeforeValidator(_one_or_some),
+    OrOne(),
+    Field(json_schema_extra={"minItems": 1, "maxItems": MOST_KERNELS}),
+]
 
 
 class Replacement(BaseModel):
@@ -106,6 +132,25 @@ class RestartedService(BaseModel):
         return core.RestartServicePatch(self.unit, self.scope, self.deadline, self.impact)
 
 
+class HostKernels(BaseModel):
+    """Which kernels the lab host's is replaced by."""
+
+    model_config = section("{kernels: [6.12, 6.1]}, or one release")
+
+    kernels: Releases = needed(
+        "Kernels that the lab host has, each by its release or the beginning of it: one a cycle, in turn.",
+        "6.12",
+    )
+    deadline: Duration = time(
+        core.ReplaceHostKernelPatch.deadline_ns,
+        "The patch fails when the new kernel has not restored the guest by then; it goes on when it is.",
+    )
+
+    def to_plan(self) -> core.ReplaceHostKernelPatch:
+        """The patch as the plan has it."""
+        return core.ReplaceHostKernelPatch(tuple(self.kernels), self.deadline)
+
+
 @dataclass(frozen=True)
 class _PatchKey:
     """What belongs to a patch's key. to_plan: the patch that it stands for. beside: keys that may stand next
@@ -139,6 +184,9 @@ _KINDS = {
         inside=("deadline", "impact"),
     ),
     "reload-kvm": _PatchKey(lambda given: _timed(core.ReloadKvmPatch(), given.reload_kvm), bare=True),
+    "replace-host-kernel": _PatchKey(
+        lambda given: (given.replace_host_kernel or HostKernels(kernels=[])).to_plan(), inside=("deadline",)
+    ),
     "microcode": _PatchKey(lambda given: _timed(core.MicrocodePatch(), given.microcode), bare=True),
     "livepatch": _PatchKey(
         lambda given: _timed(core.LivepatchPatch(given.livepatch or ""), given), ("deadline",)
@@ -160,7 +208,7 @@ BARE = tuple(name for name, kind in _KINDS.items() if kind.bare)
 
 class Patch(BaseModel):
     """What is done to the host: exactly one of hold, command, replace-hypervisor, restart-libvirt,
-    restart-service, reload-kvm, microcode, livepatch and ansible."""
+    restart-service, reload-kvm, replace-host-kernel, microcode, livepatch and ansible."""
 
     model_config = section(
         "{hold: 5s}",
@@ -198,6 +246,12 @@ class Patch(BaseModel):
         None,
         "Unload KVM's modules from the host's kernel and load them again; may be written as a word.",
         alias="reload-kvm",
+    )
+    replace_host_kernel: Annotated[HostKernels, section_of("kernels"), Or(release().json)] | None = default(
+        None,
+        "Replace the lab host's kernel by kexec, with the guest's memory left where it is: the new kernel's "
+        "release, or a section. Needs --on labhost and --accept-loss.",
+        alias="replace-host-kernel",
     )
     microcode: Deadline | None = default(None, "Load the CPUs' microcode; may be written as a word.")
     livepatch: Module | None = default(None, "Load this livepatch module into the host's kernel.")

@@ -83,9 +83,11 @@ def of_lab_host() -> dict[str, Any]:
     """What a record says of the lab host that this is; empty elsewhere. A lab host has a new machine id each
     time, but is the same machine as those before it on the same host."""
     text = os.environ.get(LAB_HOST)
-    if not text:
-        return {}
-    below = json.loads(text)
+    return details_of_lab_host(json.loads(text)) if text else {}
+
+
+def details_of_lab_host(below: dict[str, Any]) -> dict[str, Any]:
+    """The same of a lab host. below: its name, its accelerator, and facts of the host below it."""
     machine = hashlib.sha256(f"{below['name']} on {below['machine']}".encode()).hexdigest()[:16]
     return {"lab_host": below, "machine": machine}
 

@@ -35,7 +35,7 @@ from lab.session.views import Views
 class UpOptions:
     """Options of `up`. memory: in the form of playbooks. boot_s: None is the accelerator's default. nested:
     the guest can run guests on KVM itself. furnishing: None: it is booted, and does not start from a golden
-    state."""
+    state. kernel_options: further ones of the guest's kernel."""
 
     name: str
     memory: str = "512MiB"
@@ -46,11 +46,15 @@ class UpOptions:
     boot_s: int | None = None
     nested: bool = False
     furnishing: Furnishing | None = None
+    kernel_options: tuple[str, ...] = ()
 
 
 def up(home: Path, options: UpOptions, views: Views) -> KeptGuest:
     """Start a kept guest. UsageError when there is one of this name already."""
-    spec = GuestSpec(options.name, options.image, options.vcpus, memory_option(options.memory))
+    spec = GuestSpec(
+        *(options.name, options.image, options.vcpus, memory_option(options.memory)),
+        kernel_options=options.kernel_options,
+    )
     plan = plan_without_freeze("up", spec, _mechanism(options.resync))
     if any(guest.name == spec.name for guest in read_all(home)):
         hint = f"freezelab down {spec.name}, or another --name"

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.core.units import format_size
+from lab.core.units import format_size, parse_size
 from lab.errors import GuestError, Refused, UsageError
 from lab.guest.address import Address
 from lab.hypervisor.accelerators import AcceleratorRequest
@@ -44,6 +44,12 @@ CODE, PACKAGES, IMAGES = f"{PLACE}/code", f"{PLACE}/packages", "/root/.cache/fre
 LEAST_BYTES = 1536 << 20
 """A lab host with less has no room for a guest of 512 MiB and its golden guest."""
 
+RESERVE_STEP = 128 << 20
+"""Linux hands memory to devices in such sections (sparsemem, x86-64)."""
+
+_SPLIT = 2816 << 20
+"""A q35 machine with less has all its memory below 4 GiB."""
+
 _PYTHON = "3.11"
 """The Python of the lab host's Debian."""
 
@@ -59,7 +65,7 @@ _CIPHER = ("-c", "aes128-ctr,chacha20-poly1305@openssh.com")
 
 RUNS = "/root/.local/state/freezelab/runs"
 PID_FILE = "/run/freezelab-{run}.pid"
-_RUNNING = """for file in /run/freezelab-*.pid; do
+RUNNING = """for file in /run/freezelab-*.pid; do
     [ ! -e "$file" ] || ! kill -0 "$(cat "$file")" 2>/dev/null || echo "$file"
 done"""
 _READY = f"{PLACE}/ready"
@@ -75,13 +81,15 @@ _COMMAND_S, _SEND_S, _DOCTOR_S = 60.0, 600.0, 600.0
 
 @dataclass(frozen=True)
 class LabHostOptions:
-    """Options of `labhost up`; as UpOptions has them. golden: it starts from a golden state."""
+    """Options of `labhost up`; as UpOptions has them. golden: it starts from a golden state. reserve: memory
+    that outlives its kernel, in the form of playbooks; "" for none."""
 
     memory: str = "3GiB"
     vcpus: int = 2
     accelerator: AcceleratorRequest = AcceleratorRequest.AUTO
     boot_s: int | None = None
     golden: bool = True
+    reserve: str = ""
 
 
 class LabHostShell:
@@ -173,6 +181,7 @@ def up(home: Path, options: LabHostOptions, views: Views) -> KeptGuest:
     if memory_option(options.memory) < LEAST_BYTES:
         what = f"a lab host needs {format_size(LEAST_BYTES)} for guests of its own"
         raise UsageError(what, where="--memory")
+    reserving = reserve_options(options.reserve, memory_option(options.memory))
     with views([]) as (view, progress):
         request = request_for(options.accelerator, view.note)
         packages = packed_packages(view.note)
@@ -182,6 +191,7 @@ def up(home: Path, options: LabHostOptions, views: Views) -> KeptGuest:
         *(NAME, options.memory, options.vcpus, IMAGE, "none", request, options.boot_s),
         nested=True,
         furnishing=furnishing if options.golden else None,
+        kernel_options=reserving,
     )
     guest = start_guest(home, wanted, views)
     try:
@@ -196,6 +206,28 @@ def up(home: Path, options: LabHostOptions, views: Views) -> KeptGuest:
                 pass
         raise
     return guest
+
+
+def reserve_options(reserve: str, memory_bytes: int) -> tuple[str, ...]:
+    """The kernel options that keep memory of a lab host of this size out of its kernel's hands, as a pmem
+    device. UsageError when it has no room for that.
+
+    The memory is that from 4 GiB on: where a q35 machine has its memory above 2 GiB (QEMU, hw/i386/pc_q35.c),
+    and where no kernel that kexec loads is put."""
+    if not reserve:
+        return ()
+    try:
+        size = parse_size(reserve)
+    except ValueError as error:
+        raise UsageError(str(error), where="--reserve") from None
+    if size < RESERVE_STEP or size % RESERVE_STEP:
+        raise UsageError(f"a multiple of {format_size(RESERVE_STEP)} can be reserved", where="--reserve")
+    high = memory_bytes - (2 << 30) if memory_bytes >= _SPLIT else 0
+    if size > high:
+        least = format_size(max(_SPLIT, size + (2 << 30)))
+        what = f"to reserve {format_size(size)} a lab host needs {least} of memory"
+        raise UsageError(what, where="--reserve", hint=f"--memory {least.replace(' ', '')}")
+    return (f"memmap={size >> 20}M!4G",)
 
 
 def request_for(
@@ -263,7 +295,7 @@ def send_code(shell: LabHostShell) -> None:
     digest = hashlib.sha256(data).hexdigest()
     if shell.run(f"cat {CODE}.digest 2>/dev/null || true").strip() == digest:
         return
-    if shell.run(_RUNNING).strip():
+    if shell.run(RUNNING).strip():
         what = "a run goes on in it, and freezelab has changed here since that began"
         raise Refused(what, where=f"lab host {NAME}", hint="wait for its end")
     with tempfile.NamedTemporaryFile() as file:

@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from types import TracebackType
+from typing import Protocol, TypeVar
 
-from lab.core.history import SCHEMA, RunEnded, RunStarted
+from lab.core.history import SCHEMA, Host, RunEnded, RunStarted
 from lab.core.plan import Cell, Plan
 from lab.core.setup import Secret
 from lab.errors import FreezelabError, GuestError, Interrupted, MachineError
@@ -40,6 +41,7 @@ _DISK = (errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO)
 
 Part = TypeVar("Part", Plan, Cell)
 Shield = Callable[[], AbstractContextManager[None]]
+Begin = Callable[[str, Path, FileJournal], tuple[Host, "RunWork"]]
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,24 @@ class RunOptions:
     whole: Plan | None = None
 
 
+class RunWork(Protocol):
+    """What a run does between its history's first event and its last. measured: the last cycle is complete;
+    later failures are failures of the clean-up."""
+
+    measured: bool
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def run(self) -> None:
+        """Do it. FreezelabError ends the run early."""
+
+
 @dataclass
-class _Course:
+class RunCourse:
     """The course of a run. failure: what ended it early. not_undone: failures of the clean-up after all
     measurements; left: something may be left behind because of them."""
 
@@ -97,7 +115,7 @@ def perform(
     images = images_for(plan, progress)
     home = paths.home()
     waiting = (lambda who: view.note(f"waiting: {who}")) if options.wait else None
-    course: _Course | None = None
+    course: RunCourse | None = None
     try:
         ends = left_by_killed(home)
         with connect(options.uri, home, clock=clock, waiting=waiting, ends=ends) as hypervisor:
@@ -112,7 +130,7 @@ def perform(
             course.not_undone = course.not_undone or error
             if course.failure is not None:
                 view.note(str(error))
-    return _judged(course)
+    return verdict(course)
 
 
 def _run(
@@ -123,39 +141,49 @@ def _run(
     clock: HostClock,
     view: View,
     shield: Shield,
-) -> _Course:
+) -> RunCourse:
     hypervisor, patch = host.hypervisor, None
     if not plan.cells:
         patch = make_patch(plan.cycle.patch, hypervisor, host.accelerator, host.emulator, clock, view)
         patch.check()
-    run_id, folder = new_run_folder(host.home, plan.name, options.run_id)
-    course = _Course(folder)
     golden = plan.golden if options.golden is None else options.golden
-    settings = replace(
-        host.settings(run_id, folder, options.boot_s),
-        golden=golden,
-        secrets=secret_values,
-        network=plan.network,
-    )
+
+    def begin(run_id: str, folder: Path, journal: FileJournal) -> tuple[Host, RunWork]:
+        settings = replace(
+            host.settings(run_id, folder, options.boot_s),
+            golden=golden,
+            secrets=secret_values,
+            network=plan.network,
+        )
+        hypervisor.dead_man.history = journal.path
+        earlier = options.earlier
+        return host.facts(), Cells(plan, hypervisor, settings, clock, view, journal, shield, patch, earlier)
+
+    return recorded(plan, options, host.home, clock, begin)
+
+
+def recorded(plan: Plan, options: RunOptions, home: Path, clock: HostClock, begin: Begin) -> RunCourse:
+    """Do a run's work, with a history of it. begin: returns the host's entry and the work; gets the run's id,
+    its folder and its journal."""
+    run_id, folder = new_run_folder(home, plan.name, options.run_id)
+    course = RunCourse(folder)
     appended = partial(options.appended, folder) if options.appended is not None else None
     with FileJournal(folder, clock, appended) as journal:
-        hypervisor.dead_man.history = journal.path
-        facts = host.facts()
-        calibration = for_record(host.home, facts)
+        facts, work = begin(run_id, folder, journal)
+        calibration = for_record(home, facts)
         tags, whole = options.tags, options.whole
         journal.append(RunStarted(SCHEMA, run_id, plan, facts, calibration, tags, whole))
-        cells = Cells(plan, hypervisor, settings, clock, view, journal, shield, patch, options.earlier)
         try:
-            with cells:
-                cells.run()
+            with work:
+                work.run()
         except FreezelabError as error:
-            course.ended_by(error, measured=cells.measured)
+            course.ended_by(error, measured=work.measured)
         except BaseException as error:
             of_the_disk = _of_the_disk(error, folder)
             if of_the_disk is None:
                 journal.append(RunEnded(interrupted=False, failure=f"{type(error).__name__}: {error}"))
                 raise
-            course.ended_by(of_the_disk, measured=cells.measured)
+            course.ended_by(of_the_disk, measured=work.measured)
         failure = course.failure
         try:
             journal.append(
@@ -171,7 +199,7 @@ def _run(
     return course
 
 
-def _judged(course: _Course) -> tuple[Run, Path]:
+def verdict(course: RunCourse) -> tuple[Run, Path]:
     """The run judged from its history, with its run.json; see perform()."""
     folder = course.folder
     try:

@@ -20,12 +20,13 @@ from lab.core.patch import (
     MicrocodePatch,
     Patch,
     ReloadKvmPatch,
+    ReplaceHostKernelPatch,
     ReplaceHypervisorPatch,
     RestartLibvirtPatch,
     RestartServicePatch,
 )
 from lab.core.units import NS_PER_MS, NS_PER_S
-from lab.errors import HypervisorError, Interrupted, MachineError
+from lab.errors import HypervisorError, Interrupted, MachineError, Refused
 from lab.host import patches
 from lab.host.patches.base import Stepwise, Work
 from lab.ports import HostPatch, PatchResult
@@ -207,6 +208,13 @@ def test_every_patch_is_made_without_looking_at_the_host(spec: Patch) -> None:
     if not isinstance(spec, HoldPatch | ReplaceHypervisorPatch):  # nothing of the others starts without time
         late = patch.apply(CLOCK.now().raw_ns)
         assert late.why == "no time left to start it"
+
+
+def test_this_host_keeps_its_kernel() -> None:
+    patch = patches.make(ReplaceHostKernelPatch(("6.12",)), CLOCK)
+    with pytest.raises(Refused, match="this host's kernel is not replaced") as error:
+        patch.check()
+    assert "--on labhost" in error.value.hint
 
 
 def test_daemons_of_a_command_do_not_outlive_its_deadline() -> None:

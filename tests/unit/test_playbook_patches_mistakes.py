@@ -25,6 +25,18 @@ WRONG: list[tuple[str, str]] = [
     ),
     (CYCLE + "  patch: hold\n", "4:10: cycle.patch: keys and values are expected here, not the text 'hold';"),
     (
+        CYCLE + "  patch: {replace-host-kernel: six}\n",
+        "4:32: cycle.patch.replace-host-kernel.kernels[0]: 'six' is not a kernel's release; write i",
+    ),
+    (
+        CYCLE + "  patch: {replace-host-kernel: {kernels: []}}\n",
+        "4:42: cycle.patch.replace-host-kernel.kernels: 1 to 16 kernels are needed here; write",
+    ),
+    (
+        CYCLE + "  method: suspend\n  patch: {replace-host-kernel: 6.12}\n",
+        "4:11: cycle: replace-host-kernel cannot be applied under suspend (method: in-place)",
+    ),
+    (
         CYCLE + "  patch: {replace_hypervisor: same}\n",
         "4:11: cycle.patch: unknown key 'replace_hypervisor'; di",
     ),

@@ -18,6 +18,7 @@ from lab.core.patch import (
     MicrocodePatch,
     Patch,
     ReloadKvmPatch,
+    ReplaceHostKernelPatch,
     ReplaceHypervisorPatch,
     RestartLibvirtPatch,
     RestartServicePatch,
@@ -365,6 +366,7 @@ def test_a_reboot_is_no_freeze() -> None:
             "a.service restarted (systemd --user) (class none)",
         ),
         (ReloadKvmPatch(), "KVM"),
+        (ReplaceHostKernelPatch(("6.12",)), "replaced by Linux 6.12 (kexec)"),
         (MicrocodePatch(), "microcode"),
         (LivepatchPatch("./fix.ko"), "loaded into the host's kernel (class none)"),
         (

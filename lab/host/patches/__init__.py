@@ -17,6 +17,7 @@ from lab.host.patches.microcode import Microcode
 from lab.host.patches.service import RestartService
 from lab.host.patches.simple import Command as Command
 from lab.host.patches.simple import Hold as Hold
+from lab.host.patches.simple import OfLabHost
 from lab.ports import Clock, HostPatch
 
 _NO_TOOLS = Tools()
@@ -37,6 +38,8 @@ def make(spec: plan.Patch, clock: Clock, tools: Tools = _NO_TOOLS) -> HostPatch:
             return RestartService(spec, clock, tools)
         case plan.ReloadKvmPatch():
             return ReloadKvm(spec, clock, tools)
+        case plan.ReplaceHostKernelPatch():
+            return OfLabHost(spec)
         case plan.MicrocodePatch():
             return Microcode(spec, clock)
         case plan.LivepatchPatch():

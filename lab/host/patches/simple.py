@@ -6,7 +6,7 @@ from typing import Any
 
 from lab.core import patch as plan
 from lab.core.units import format_duration
-from lab.errors import MachineError
+from lab.errors import MachineError, Refused
 from lab.host.patches.base import MARGIN_NS, TAIL, Base, Work, failure, one_line, seconds
 from lab.ports import Clock, PatchResult
 from lab.process import runner
@@ -93,3 +93,18 @@ class Command(Base):
                 hint=f"the host is as the patch left it; to undo it by hand: {runner.quote(self._spec.undo)}",
             ) from error
         return f"{runner.quote(self._spec.undo)}: done in {seconds(done.took_ns)}"
+
+
+class OfLabHost(Base):
+    """replace-host-kernel where it is not done: on the host of the controller, whose kernel it would end."""
+
+    def __init__(self, spec: plan.ReplaceHostKernelPatch) -> None:
+        super().__init__(spec.label, spec.impact)
+
+    def check(self) -> None:
+        """Always Refused."""
+        what = "this host's kernel is not replaced: the program that resumes guests runs on it"
+        raise Refused(what, where=self.label, hint="freezelab --on labhost run … (docs/kexec.md)")
+
+    def apply(self, deadline_raw_ns: int) -> PatchResult:  # noqa: ARG002 - ports.HostPatch's
+        return PatchResult(False, "this host's kernel is not replaced")
