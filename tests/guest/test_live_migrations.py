@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -17,10 +20,14 @@ import pytest
 from lab.core.migration import MigrationSpec
 from lab.core.plan import FreezeMethod
 from lab.core.units import NS_PER_S
-from lab.errors import Refused
+from lab.errors import MachineError, Refused
+from lab.host import emulators
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.domain import control_socket_of
+from lab.hypervisor.migration import LOADING
+from lab.hypervisor.process import QemuProcess
 from lab.hypervisor.qmp import MonitorError, QmpSocket, status
+from lab.image.store import default_cache
 from lab.ports import Freezing, Frozen, Resumed
 from lab.process.clock import HostClock
 from tests.guest.conftest import Cli
@@ -93,6 +100,45 @@ def test_post_copy_moves_it_before_its_memory(machine: LibvirtHypervisor) -> Non
     assert frozen.migration is not None and (report := frozen.migration()) is not None
     assert report.status == "completed"
     assert any(sample.status == "postcopy-active" for sample in report.samples)
+
+
+def test_a_successor_that_dies_with_the_devices_state_half_read_costs_nothing(
+    home: Path, tmp_path: Path
+) -> None:
+    """QEMU 10.2 and later take the guest back."""
+    try:
+        emulator = emulators.find("trixie-backports", default_cache())
+    except MachineError as error:
+        pytest.skip(str(error))
+    machine = opened(home, CLOCK)
+    running(machine, home, tmp_path, emulator)
+    [old] = machine.list_lab_domains()
+
+    def step(_guest: str, name: str) -> None:
+        if name == "post-copy":
+            [new] = [one for one in machine.list_lab_domains() if one.uuid != old.uuid]
+            process = QemuProcess.find(new.uuid, "web-0")
+            os.kill(process.pid, signal.SIGSTOP)
+
+            def end() -> None:
+                while machine.qmp("web-0", "query-migrate")["status"] != LOADING:
+                    time.sleep(0.01)
+                process.kill(5)
+
+            threading.Thread(target=end, daemon=True).start()
+
+    machine.on_step(step)
+    try:
+        # So slow that what a stopped process does not read fits into the socket.
+        frozen, left = migrate(machine, MigrationSpec(bandwidth=32 << 10, post_copy_ns=NS_PER_S))
+        assert left == 1
+        assert machine.list_lab_domains()[0].uuid == old.uuid
+        assert frozen.back is not None
+        assert frozen.why.startswith("put back to the old process: "), frozen.why
+    except Refused as error:
+        pytest.skip(str(error))
+    finally:
+        machine.destroy("web-0")
 
 
 CONTROLLER = """
