@@ -75,7 +75,7 @@ def test_bash_is_offered_what_is_there(offers: Offers, tmp_path: Path) -> None:
     assert offers("dri") == ["drift"]
     assert offers("run", "fi") == ["first-freeze", "first-mine.yaml"]
     assert offers("check", "chrony", "rol") == ["rollout"]
-    assert offers("run", "--acc") == ["--accelerator"]
+    assert offers("run", "--accel") == ["--accelerator"]
     assert offers("run", "--accelerator", "") == ["auto", "kvm", "tcg"]
     assert offers("down", "") == ["db-0", "web-0"]
     assert offers("drift", "w") == offers("ssh", "w") == offers("console", "w") == ["web-0"]
