@@ -13,7 +13,7 @@ from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import AgentError, FreezelabError, GuestError, GuestGone, HypervisorError, Refused
 from lab.guest.ssh import SSH
 from lab.guest.timesync.access import GuestAccess
-from lab.guest.timesync.line_client import PATIENCE_S, Line
+from lab.guest.timesync.line_client import PATIENCE_S, START_S, Line
 from lab.ports import Call
 from lab.process.pace import paced
 from lab.threads import Worker
@@ -191,7 +191,7 @@ class HwclockResync(Acting):
         if result.status != 0:
             raise Refused("the guest has no hwclock", where=self._access.where)
         self._program, self._status = result.out.strip(), rtc_status(rtc)
-        self._line = Line(ssh.again(PATIENCE_S * 2), _HWCLOCK)
+        self._line = Line(ssh.again(START_S), _HWCLOCK)
         self._line.open()
         self._line.ask("hello", PATIENCE_S)
         return self

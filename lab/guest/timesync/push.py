@@ -30,7 +30,7 @@ from lab.core.units import NS_PER_MS, NS_PER_S, NS_PER_US
 from lab.errors import FreezelabError, GuestError, GuestGone
 from lab.guest import program
 from lab.guest.timesync.access import GuestAccess
-from lab.guest.timesync.line_client import PATIENCE_S, Line
+from lab.guest.timesync.line_client import PATIENCE_S, START_S, Line
 from lab.guest.timesync.push_port import PushPort
 from lab.threads import Worker
 
@@ -202,7 +202,7 @@ class PushResync:
 
     def install(self) -> PushResync:
         """Start the program with its own connection, and set the clock by it. GuestError when that fails."""
-        self._line = Line(self._access.ssh().again(PATIENCE_S * 2), command())
+        self._line = Line(self._access.ssh().again(START_S), command())
         set_clock(self._line.open())
         if self._port.connect():
             self._read_serially()  # waits until the program has opened its end

@@ -18,7 +18,7 @@ from lab.guest.timesync import push
 from lab.guest.timesync.access import GuestAccess
 from lab.guest.timesync.daemon import DaemonResync, TimeDaemon
 from lab.guest.timesync.host_actions import REGAIN_S, Acting
-from lab.guest.timesync.line_client import PATIENCE_S, Line
+from lab.guest.timesync.line_client import PATIENCE_S, START_S, Line
 
 
 class ClockTouch(Acting):
@@ -31,7 +31,7 @@ class ClockTouch(Acting):
 
     def open(self) -> None:
         """GuestError when the guest does not answer."""
-        self._line = Line(self._access.ssh().again(PATIENCE_S * 2), push.command()).open()
+        self._line = Line(self._access.ssh().again(START_S), push.command()).open()
 
     def resumed(self) -> None:
         self._start(self._touch)
