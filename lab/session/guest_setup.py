@@ -46,6 +46,10 @@ AGENT_NS = 60 * NS_PER_S
 """The longest time from SSH's first answer to the agent's."""
 
 
+OWN_AGENT_NS = 5 * NS_PER_S
+"""The same in a guest that has run for long."""
+
+
 class _AtFault:
     """A resync mechanism whose server has a fault until some time after the resume: ports.Resync."""
 
@@ -119,6 +123,8 @@ class GuestSetup:
             raise Refused(why, where=f"guest {name}")
         if cell.resync.uses_agent:
             self._hypervisor.agent_ready(name, self._clock.now().raw_ns + AGENT_NS)
+        elif spec.is_own and cell.cycle.method.traits.freezes_files:  # before the writer, which hangs
+            self._hypervisor.agent_ready(name, self._clock.now().raw_ns + OWN_AGENT_NS)
         on_kvm = self._settings.accelerator.accelerator is Accelerator.KVM
         if on_kvm and not spec.is_own and probe.depth is Depth.PYTHON:
             probe.ssh.run(LOAD_PTP_KVM)  # for its readings, if it can

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 from lab.core.depth_needs import obstacle
 from lab.core.history.run_events import Timing
 from lab.core.own_domain import refusal, resync_refusal
 from lab.core.plan import Cell, Depth, GuestSpec, Plan
 from lab.core.units import NS_PER_S
-from lab.errors import AgentError, GuestError, HypervisorError, Interrupted, Refused, UsageError
+from lab.errors import HypervisorError, Interrupted, Refused, UsageError
 from lab.guest.connections import GuestConnections
 from lab.guest.probe import GuestProbe
 from lab.guest.session_probe import SessionProbe, probe_timings
 from lab.guest.ssh import SSH
 from lab.guest.ssh_route import SshRoute
 from lab.hypervisor.adapter import LibvirtHypervisor
-from lab.hypervisor.own_domain import OwnDomain
 from lab.ports import Clock, View
 from lab.session.agent_guests import agent_probe
 from lab.session.settings import Settings
@@ -78,10 +77,7 @@ class OwnGuests:
         if spec.probe is Depth.AGENT:
             probe = agent_probe(self._hypervisor, spec.name, self._clock)
         else:
-            try:
-                probe = self._over_ssh(spec, connections)
-            except GuestError as error:
-                raise self._frozen(spec.name, own) or error from None
+            probe = self._over_ssh(spec, connections)
         stack.callback(probe.close)
         took_s = round((self._clock.now().raw_ns - begun) / NS_PER_S, 2)
         return probe, {
@@ -93,17 +89,6 @@ class OwnGuests:
             "vcpus": own.vcpus,
             "memory_bytes": own.memory_bytes,
         }
-
-    def _frozen(self, guest: str, own: OwnDomain) -> Refused | None:
-        """The reason why a guest does not answer whose file systems are frozen; None for another."""
-        with suppress(HypervisorError):
-            try:
-                self._hypervisor.own.agent_time(guest, self._clock)
-            except AgentError as error:
-                if "frozen" in error.what:
-                    hint = f"thaw them first: virsh domfsthaw {own.name}"
-                    return Refused("its file systems are frozen", where=own.where, hint=hint)
-        return None
 
     def _over_ssh(self, spec: GuestSpec, connections: GuestConnections) -> GuestProbe:
         way, first = route(spec), iter([True])

@@ -6,8 +6,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from xml.etree import ElementTree as ET
+
+import libvirt
 
 from tests.host.killed_in_snapshot import MOMENTS, POINTS, dead_men
 from tests.host.own_lab import Lab, until
@@ -109,7 +112,7 @@ def interrupted(lab: Lab) -> dict[str, Any]:
 def troubled(lab: Lab) -> dict[str, Any]:
     """Agents that hang, end or are not there, and file systems that others have frozen."""
     machine = lab.machine
-    kill = f"systemctl mask --runtime {AGENT}; systemctl kill -s KILL {AGENT}"
+    end = f"systemctl stop {AGENT}"
     stop, go_on = (f"systemctl kill -s {signal} {AGENT}" for signal in ("STOP", "CONT"))
     shell = machine.entry(", probe: shell")
 
@@ -118,6 +121,11 @@ def troubled(lab: Lab) -> dict[str, Any]:
         report = json.loads(lab.ended(lab.start("report", "--json", connect=False))["out"])
         found = [each for each in report["findings"] if each["metric"] == "file systems"]
         return {**done, "found": [(each["outcome"], each["why"]) for each in found]}
+
+    def is_thawed() -> bool:
+        with suppress(libvirt.libvirtError):
+            return int(machine.domain.fsThaw()) >= 0
+        return False
 
     def before(command: str) -> dict[str, Any]:
         machine.inside(command)
@@ -137,12 +145,12 @@ def troubled(lab: Lab) -> dict[str, Any]:
 
     scenes: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
         "hangs": (lambda: frozen(stop), go_on),
-        "killed": (lambda: frozen(kill), START),
+        "ends": (lambda: frozen(end), START),
         "hangs, shell": (lambda: frozen(stop, shell), go_on),
-        "killed, shell": (lambda: frozen(kill, shell), START),
+        "ends, shell": (lambda: frozen(end, shell), START),
         "hung before": (lambda: before(stop), go_on),
         "hangs as it is to freeze": (as_it_is_to_freeze, ""),
-        "absent": (lambda: before(f"systemctl stop {AGENT}"), START),
+        "absent": (lambda: before(end), START),
         "frozen by its agent": (by_its_agent, ""),
     }
     as_it_was, seen = look(lab), {}
@@ -151,6 +159,7 @@ def troubled(lab: Lab) -> dict[str, Any]:
         done = act()
         if after:
             machine.inside(after)
+            until(is_thawed)  # it takes the file systems for frozen until it has thawed them itself
         keys = ("status", "found", "thawed")
         seen[name] = {key: done[key] for key in keys if key in done} | left(lab, as_it_was)
         seen[name]["said"] = done["said"][-2:]
@@ -158,4 +167,4 @@ def troubled(lab: Lab) -> dict[str, Any]:
     return seen
 
 
-START = f"systemctl unmask --runtime {AGENT}; systemctl start {AGENT}"
+START = f"systemctl start {AGENT}"
