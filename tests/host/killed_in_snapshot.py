@@ -64,7 +64,13 @@ def end(how: str) -> None:
     else:
         subprocess.run(["sh", "-c", how], check=True)
     if how == "twice":
-        threading.Timer(AGAIN_S, end, ("once",)).start()
+        later(AGAIN_S, "once")
+
+
+def later(after_s: float, how: str) -> None:
+    timer = threading.Timer(after_s, end, (how,))
+    timer.daemon = True  # the command does not wait for it
+    timer.start()
 
 
 def ending(real: Callable[..., Any], after_s: float | None, how: str) -> Callable[..., Any]:
@@ -78,7 +84,7 @@ def ending(real: Callable[..., Any], after_s: float | None, how: str) -> Callabl
         if after_s == 0:
             end(how)
         elif after_s is not None:
-            threading.Timer(after_s, end, (how,)).start()
+            later(after_s, how)
         result = real(*arguments, **more)
         if after_s is None:
             end(how)
