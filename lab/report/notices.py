@@ -116,8 +116,8 @@ def _columns(several: bool, approvable: bool) -> list[Column[EventRecord]]:
 
 
 def has_approvals(run: Run) -> bool:
-    """Whether guests can approve an event of the run. In some clouds they cannot."""
-    return any(Cloud(event.cloud).traits.approvals for event in run.events)
+    """Whether guests can approve the run's events. In some clouds they cannot."""
+    return not run.events or any(Cloud(event.cloud).traits.approvals for event in run.events)
 
 
 def approvals(events: EventTotals | None) -> Piece:
