@@ -132,6 +132,7 @@ def troubled(lab: Lab) -> dict[str, Any]:
         return lab.run("snapshot")
 
     def by_its_agent() -> dict[str, Any]:
+        until(is_thawed)  # its agent is there
         machine.domain.fsFreeze()
         return {**lab.run("snapshot"), "thawed": machine.domain.fsThaw()}
 
