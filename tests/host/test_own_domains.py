@@ -83,11 +83,10 @@ def test_file_systems_are_never_left_frozen_by_an_agent_that_fails() -> None:
     seen = namespaced("own_inside.py", "troubled", timeout_s=680)
     for name, one in seen.items():
         assert (one["differs"], one["overlays"], one["left"]) == ({}, [], []), (name, one)
-    for name in ("hangs", "ends"):
-        assert seen[name]["status"] == 1, seen[name]
-        assert seen[name]["found"] == [
-            ["failed", "its agent did not thaw: the lab's writer in the guest did"]
-        ]
+    assert seen["hangs"]["status"] == 1, seen["hangs"]
+    assert seen["hangs"]["found"] == [["failed", "its agent did not thaw: the lab's writer in the guest did"]]
+    assert seen["ends"]["status"] in (0, 3), seen["ends"]
+    assert seen["ends"]["found"] == [["passed", ""]]  # it does not end while they are frozen (qga/main.c)
     for name in ("hangs, shell", "ends, shell"):
         assert seen[name]["status"] == 3, seen[name]
     for name, words in (
