@@ -33,6 +33,9 @@ def up(
     reserve: Annotated[
         str, typer.Option(metavar="SIZE", help="Memory that outlives its kernel (replace-host-kernel).")
     ] = "",
+    kernel: Annotated[
+        str, typer.Option(metavar="RELEASE", help="Its kernel: 6.12 instead of its image's first, 6.1.")
+    ] = "",
     quiet: Quiet = False,
 ) -> None:
     """Start the lab host, which is kept until `labhost down`."""
@@ -41,7 +44,7 @@ def up(
     from lab.session.paths import home
 
     request, boot_s = accelerator_request(accelerator), boot_seconds(boot)
-    options = session.LabHostOptions(memory, vcpus, request, boot_s, golden, reserve)
+    options = session.LabHostOptions(memory, vcpus, request, boot_s, golden, reserve, kernel)
     guest = session.up(home(), options, partial(view_for, quiet=quiet))
     typer.echo(f"{session.described(guest)}; freezelab labhost down removes it\n{guest.login}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,11 +31,16 @@ from lab.session.signals import Signals, shield
 from lab.session.views import Views
 
 
+def _as_it_is(image: Image) -> Image:
+    return image
+
+
 @dataclass(frozen=True)
 class UpOptions:
     """Options of `up`. memory: in the form of playbooks. boot_s: None is the accelerator's default. nested:
     the guest can run guests on KVM itself. furnishing: None: it is booted, and does not start from a golden
-    state. kernel_options: further ones of the guest's kernel."""
+    state. kernel_options: further ones of the guest's kernel. booting: of its image, the one with the kernel
+    that it boots."""
 
     name: str
     memory: str = "512MiB"
@@ -47,6 +52,7 @@ class UpOptions:
     nested: bool = False
     furnishing: Furnishing | None = None
     kernel_options: tuple[str, ...] = ()
+    booting: Callable[[Image], Image] = _as_it_is
 
 
 def up(home: Path, options: UpOptions, views: Views) -> KeptGuest:
@@ -62,7 +68,7 @@ def up(home: Path, options: UpOptions, views: Views) -> KeptGuest:
     check_memory(plan.guests)  # before an image is built for it
     clock = HostClock()
     with Signals(), views([spec.name]) as (view, progress):
-        images = images_for(plan, progress)
+        images = {key: options.booting(image) for key, image in images_for(plan, progress).items()}
         check_login(images.values())
         with connect(None, home, clock=clock, ends=left_by_killed(home)) as hypervisor:
             host = prepare_host(hypervisor, plan, images, home, view, options.accelerator)

@@ -29,6 +29,7 @@ from lab.session import kept_guests
 from lab.session.kept_guest_start import UpOptions
 from lab.session.kept_guest_start import up as start_guest
 from lab.session.kept_guests import KeptGuest
+from lab.session.lab_host_kernel import with_kernel
 from lab.session.paths import CLONE, RECIPES, made
 from lab.session.settings import Furnishing, memory_option
 from lab.session.signals import shield
@@ -82,7 +83,8 @@ _COMMAND_S, _SEND_S, _DOCTOR_S = 60.0, 600.0, 600.0
 @dataclass(frozen=True)
 class LabHostOptions:
     """Options of `labhost up`; as UpOptions has them. golden: it starts from a golden state. reserve: memory
-    that outlives its kernel, in the form of playbooks; "" for none."""
+    that outlives its kernel, in the form of playbooks; "" for none. kernel: the one that it
+    boots, such as 6.12; "" is its image's first."""
 
     memory: str = "3GiB"
     vcpus: int = 2
@@ -90,6 +92,7 @@ class LabHostOptions:
     boot_s: int | None = None
     golden: bool = True
     reserve: str = ""
+    kernel: str = ""
 
 
 class LabHostShell:
@@ -192,6 +195,7 @@ def up(home: Path, options: LabHostOptions, views: Views) -> KeptGuest:
         nested=True,
         furnishing=furnishing if options.golden else None,
         kernel_options=reserving,
+        booting=lambda found: with_kernel(found, options.kernel) if options.kernel else found,
     )
     guest = start_guest(home, wanted, views)
     try:
