@@ -63,7 +63,7 @@ def test_a_guest_outlives_two_kernels_of_its_host(tmp_path: Path) -> None:
         for cycle, kernel in zip(cycles, ("6.12.", "6.1."), strict=True):
             assert cycle["version_before"] != cycle["version_after"]
             assert cycle["version_after"].startswith(f"Linux {kernel}")
-            assert cycle["memory"]["differ"] == 0
+            assert cycle["memory"]["differ"] <= 1  # docs/kexec.md, "Memory"
             assert cycle["memory"]["held"] > 0
             assert cycle["boot_id_unchanged"]
             assert cycle["regime"] == "resumed"
