@@ -3,7 +3,7 @@
 # `./freezelab uninstall`: the launcher reads this in, so that it works without an environment.
 
 # Names of ours below the state folder and the cache; they may be folders of yours, with more in them.
-state_names="runs guests libvirt ram keys kept agents doors saved own pytest events tools accelerator.json calibration.json baselines.json nights history.sqlite"
+state_names="runs guests libvirt ram keys kept agents doors saved own pytest events tools accelerator.json calibration.json baselines.json nights history.sqlite labhost.lock"
 cache_names="images golden emulators labhost"
 
 # found FOLDER NAME...: those that are there, a path a line.
