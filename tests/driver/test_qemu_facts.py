@@ -13,18 +13,26 @@ from lab.hypervisor.facts import has_device
 from lab.hypervisor.migration import ACTIVE, ENDED, PASSING
 from lab.image.store import default_cache
 
-QUESTIONS = '{"execute":"qmp_capabilities"}{"execute":"query-qmp-schema"}{"execute":"quit"}'
+QUESTIONS = '{"execute":"qmp_capabilities"}{"execute":"query-qmp-schema"}'
 
 
 def states(emulator: Path) -> set[str]:
     """The values of MigrationStatus, which the schema does not name: the enumeration with this member."""
     argv = [str(emulator), "-machine", "none", "-nodefaults", "-display", "none", "-qmp", "stdio"]
-    done = subprocess.run(argv, input=QUESTIONS, capture_output=True, text=True, timeout=30, check=True)
-    schema = next(
-        answer["return"]
-        for answer in map(json.loads, done.stdout.splitlines())
-        if isinstance(answer.get("return"), list)
-    )
+    # A QEMU whose input ends, or that is told to quit, may do so before it has written its answer.
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as qemu:
+        assert qemu.stdin is not None
+        assert qemu.stdout is not None
+        try:
+            qemu.stdin.write(QUESTIONS)
+            qemu.stdin.flush()
+            schema = next(
+                answer["return"]
+                for answer in map(json.loads, qemu.stdout)
+                if isinstance(answer.get("return"), list)
+            )
+        finally:
+            qemu.kill()
     return set(next(one["values"] for one in schema if "postcopy-active" in one.get("values", ())))
 
 
