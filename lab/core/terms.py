@@ -32,6 +32,7 @@ cycle, cycles: one freeze with all that is measured before and after
 control, control cycle: a cycle without a freeze: it shows the noise
 matrix: a playbook with axes; each combination of their values is a cell
 cell, cells: one combination of a matrix's values, with cycles of its own
+part: a run of some of a matrix's cells, from which a record was merged; with the host that it ran on
 left out: a combination of the matrix that cannot be, or was not wanted, with the reason
 golden guest: a guest whose state was saved once; new guests start from it instead of booting
 boot: how long each guest took to start: to its probe, to SSH, to its identity, for its set-up

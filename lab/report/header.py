@@ -116,7 +116,7 @@ def show_parts(page: Page, run: Run) -> None:
     """Print the runs that a merged record is made of: how many cells each had, and its host."""
     for part in run.parts:
         texts = [counted(len(part.cells), "cell"), *filter(None, _host_texts(part.host))]
-        page.labelled(part.run, " · ".join(texts), width=max(len(one.run) for one in run.parts))
+        page.labelled("part", f"{part.run}: {' · '.join(texts)}")
 
 
 def _host_texts(host: Host) -> list[str]:

@@ -28,7 +28,7 @@ SHORT: dict[str, Any] = {"settle_ns": NS_PER_S // 2, "before_ns": 2 * NS_PER_S, 
 
 
 def test_a_suspend_of_three_seconds_closes(lab: Lab) -> None:
-    result, found = lab.cycle(**SHORT)
+    result, found = lab.decided_cycle(**SHORT)
     pause = result.pause
     assert pause is not None
     assert pause.closes, pause
@@ -54,7 +54,7 @@ def test_the_agent_steps_the_clock_back_into_time(lab: Lab) -> None:
 
 
 def test_sigstop_is_recognised_as_a_jump(lab: Lab) -> None:
-    result, _ = lab.cycle(method=FreezeMethod.SIGSTOP, **SHORT)
+    result, _ = lab.decided_cycle(method=FreezeMethod.SIGSTOP, **SHORT)
     pause = result.pause
     assert pause is not None
     assert pause.closes, pause
@@ -64,7 +64,7 @@ def test_sigstop_is_recognised_as_a_jump(lab: Lab) -> None:
 
 
 def test_a_control_cycle_finds_no_pause(lab: Lab) -> None:
-    result, _ = lab.cycle(frozen=False, **SHORT)
+    result, _ = lab.decided_cycle(frozen=False, **SHORT)
     pause = result.pause
     assert pause is not None
     assert pause.closes, pause

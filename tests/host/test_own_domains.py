@@ -137,7 +137,8 @@ def test_a_guest_without_python_is_looked_into_by_a_shell() -> None:
         pytest.skip("busybox-static cannot be fetched: the guest had none")
     whole, busybox = seen["whole seconds"], seen["busybox"]
     for one, resolution in ((whole, 10**9), (busybox, 1000)):
-        assert (one["boot"].get("probe"), one["differs"], one["left"]) == ("shell", {}, []), one
+        found = one["boot"].get("probe"), one["differs"], one["left"]
+        assert found == ("shell", {}, []), "\n".join(one["said"])
         assert (one["boot"]["probe_resolution_ns"], one["boot"]["probe_period_ns"]) == (resolution, 10**8)
     assert whole["status"] == 3
     [cycle] = whole["cycles"]
