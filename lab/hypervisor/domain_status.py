@@ -23,7 +23,13 @@ ENDED = (SHUT_OFF, GONE)
 _ASK_S = 0.5
 """Time limit for QEMU's answer; another process may be using the monitor."""
 
-_STATES = {"shutdown": SHUT_OFF, "paused": "paused", "suspended": "pmsuspended", "guest-panicked": "crashed"}
+_STATES = {
+    "running": "running",
+    "shutdown": SHUT_OFF,
+    "paused": "paused",
+    "suspended": "pmsuspended",
+    "guest-panicked": "crashed",
+}
 """libvirt's words for states of QEMU's (qapi/run-state.json) into which a guest comes without libvirt."""
 
 
@@ -39,7 +45,8 @@ def domain_status(home: Path, domain: str, uuid: str) -> str:
     except HypervisorError:
         return GONE
     known = _in_the_file(home / "libvirt" / "run" / "qemu" / f"{domain}.xml")
-    return _asked(arguments) or known if known == "running" else known
+    # A process that closes the driver right after a resume may leave "paused" in the file.
+    return _asked(arguments) or known if known in ("running", "paused") else known
 
 
 def _in_the_file(path: Path) -> str:
@@ -51,7 +58,7 @@ def _in_the_file(path: Path) -> str:
 
 
 def _asked(arguments: list[str]) -> str:
-    """What QEMU says; "" when it does not answer, or says that the guest runs."""
+    """What QEMU says; "" when it does not answer, or says another thing."""
     socket = control_socket_of(arguments)
     if socket is None:
         return ""

@@ -87,3 +87,20 @@ def test_a_guest_that_shuts_down_while_nobody_uses_libvirt(folder: Path, start: 
         assert state() == "running", "it cannot be asked"
     qemu.end()
     assert state() == "gone"
+
+
+def test_a_state_that_libvirt_has_not_written_any_more(folder: Path, start: Callable[..., Qemu]) -> None:
+    spec = replace(kept_guest(folder), uuid="6c9d5f64-0000-4000-8000-000000000002")
+    spec = replace(spec, control_socket=folder / "control")
+    monitors = ("-chardev", spec.monitors["labcontrol"], "-mon", "chardev=labcontrol,mode=control")
+    qemu = start("web-0", "-uuid", spec.uuid, *monitors)
+    written = folder / "libvirt" / "run" / "qemu" / f"{spec.name}.xml"
+    written.parent.mkdir(parents=True)
+    written.write_text("<domstatus state='paused'/>")
+    until(qemu.is_running)
+    assert domain_status(folder, spec.name, spec.uuid) == "running"
+    qemu.monitor.execute("stop")
+    assert domain_status(folder, spec.name, spec.uuid) == "paused"
+    with QmpSocket(folder / "control"):
+        qemu.monitor.execute("cont")
+        assert domain_status(folder, spec.name, spec.uuid) == "paused", "it cannot be asked"
