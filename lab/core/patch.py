@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import ClassVar, Literal
 
 from lab.core.method import FreezeMethod
 from lab.core.patch_traits import FREEZES, FREEZES_FILES, REBOOTS, REPLACES, RUNS_ON, PatchTraits, TimedPatch
@@ -98,6 +98,7 @@ class ReplaceHypervisorPatch(PatchTraits):
     machine: str = ""
     cpu: str = ""
     kind: Literal["replace-hypervisor"] = "replace-hypervisor"
+    needs_run: ClassVar[bool] = True
 
     @property
     def label(self) -> str:
@@ -110,10 +111,6 @@ class ReplaceHypervisorPatch(PatchTraits):
     @property
     def longest_ns(self) -> int:
         return 0
-
-    @property
-    def needs_run(self) -> bool:
-        return True
 
     @property
     def short(self) -> str:
@@ -133,6 +130,7 @@ class RestartLibvirtPatch(TimedPatch):
 
     deadline_ns: int = 20 * NS_PER_S
     kind: Literal["restart-libvirt"] = "restart-libvirt"
+    needs_run: ClassVar[bool] = True
 
     @property
     def methods(self) -> tuple[FreezeMethod, ...]:
@@ -140,10 +138,6 @@ class RestartLibvirtPatch(TimedPatch):
         return tuple(
             m for m in FREEZES if m.keeps_process and m.traits.monitor_answers and not m.traits.freezes_files
         )
-
-    @property
-    def needs_run(self) -> bool:
-        return True
 
     @property
     def about(self) -> str:
@@ -187,18 +181,12 @@ class ReloadKvmPatch(TimedPatch):
 
     deadline_ns: int = 10 * NS_PER_S
     kind: Literal["reload-kvm"] = "reload-kvm"
+    needs_run: ClassVar[bool] = True
+    releases_hypervisor: ClassVar[bool] = True
 
     @property
     def methods(self) -> tuple[FreezeMethod, ...]:
         return tuple(method for method in REPLACES if not method.traits.overlaps)
-
-    @property
-    def releases_hypervisor(self) -> bool:
-        return True
-
-    @property
-    def needs_run(self) -> bool:
-        return True
 
     @property
     def about(self) -> str:
@@ -217,6 +205,8 @@ class ReplaceHostKernelPatch(TimedPatch):
     kernels: tuple[str, ...]
     deadline_ns: int = 25 * NS_PER_S
     kind: Literal["replace-host-kernel"] = "replace-host-kernel"
+    needs_run: ClassVar[bool] = True
+    releases_hypervisor: ClassVar[bool] = True
 
     @property
     def label(self) -> str:
@@ -229,14 +219,6 @@ class ReplaceHostKernelPatch(TimedPatch):
     @property
     def methods(self) -> tuple[FreezeMethod, ...]:
         return (FreezeMethod.IN_PLACE,)
-
-    @property
-    def releases_hypervisor(self) -> bool:
-        return True
-
-    @property
-    def needs_run(self) -> bool:
-        return True
 
     @property
     def about(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import ClassVar
 
 from lab.core.method import FreezeMethod
 
@@ -46,6 +47,13 @@ class PatchTraits:
 
     kind: str
 
+    needs_run: ClassVar[bool] = False
+    """Whether its check asks for what only a run has: a connection, an accelerator, fetched emulators.
+    `freezelab plan` examines the others."""
+
+    releases_hypervisor: ClassVar[bool] = False
+    """Whether no hypervisor process may be there while it is applied."""
+
     @property
     def label(self) -> str:
         """Its name in records and reports."""
@@ -81,17 +89,6 @@ class PatchTraits:
     def longest_ns(self) -> int:
         """Its deadline; 0: the freeze itself is the patch."""
         raise NotImplementedError
-
-    @property
-    def releases_hypervisor(self) -> bool:
-        """Whether no hypervisor process may be there while it is applied."""
-        return False
-
-    @property
-    def needs_run(self) -> bool:
-        """Whether its check asks for what only a run has: a connection, an accelerator, fetched emulators.
-        `freezelab plan` examines the others."""
-        return False
 
 
 class TimedPatch(PatchTraits):

@@ -13,8 +13,8 @@ from lab.report.text import counted
 
 def cell_count(run: Run) -> str:
     """ "12 cells"; "4 of 12 cells" of a run that had only a part of them; where a merged record is from."""
-    of = f" of {run.of_cells}" if run.of_cells is not None else ""
-    count = f"{len(run.cells)}{of} {'cell' if (run.of_cells or len(run.cells)) == 1 else 'cells'}"
+    many = len(run.cells)
+    count = counted(many, "cell") if run.of_cells is None else f"{many} of {counted(run.of_cells, 'cell')}"
     return f"{count} from {counted(len(run.parts), 'run')}" if run.parts else count
 
 

@@ -188,6 +188,21 @@ LOCKUP = "watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [swapper/0:0]"
 SKEWED = "clocksource: timekeeping watchdog on CPU0: Marking clocksource 'tsc' as unstable because the skew is too large:"  # noqa: E501
 
 
+def kernel_log_of(method: FreezeMethod, lines: tuple[str, ...], waited_ms: int) -> Outcome:
+    """The verdict about a guest that wrote these lines and has another clocksource, on a host that kept its
+    CPUs from it for so long."""
+    obs = cycle(method, 0, 3 * S)
+    assert obs.stop is not None
+    assert obs.facts_after is not None
+    since = obs.stop.called.raw_ns
+    seen = replace(
+        obs,
+        facts_after=replace(obs.facts_after, kernel_lines=lines, clocksource="another"),
+        cpu_waits=waits((since, 7, S), (since + 30 * S, 7, S + waited_ms * MS)),
+    )
+    return outcomes_of(measured(seen))["kernel log"]
+
+
 @pytest.mark.parametrize(
     ("lines", "waited_ms", "outcome"),
     [
@@ -203,32 +218,14 @@ SKEWED = "clocksource: timekeeping watchdog on CPU0: Marking clocksource 'tsc' a
 def test_what_a_busy_host_makes_a_kernel_write_is_not_the_freezes_doing(
     lines: tuple[str, ...], waited_ms: int, outcome: Outcome
 ) -> None:
-    obs = cycle(FreezeMethod.SUSPEND, 0, 3 * S)
-    assert obs.stop is not None
-    assert obs.facts_after is not None
-    since = obs.stop.called.raw_ns
-    seen = replace(
-        obs,
-        facts_after=replace(obs.facts_after, kernel_lines=lines, clocksource="another"),
-        cpu_waits=waits((since, 7, S), (since + 30 * S, 7, S + waited_ms * MS)),
-    )
-    assert outcomes_of(measured(seen))["kernel log"] is outcome
+    assert kernel_log_of(FreezeMethod.SUSPEND, lines, waited_ms) is outcome
 
 
 @pytest.mark.parametrize(
     ("waited_ms", "outcome"), [(9000, Outcome.INCONCLUSIVE), (20, Outcome.FAILED), (0, Outcome.FAILED)]
 )
 def test_a_new_boot_on_a_busy_host_may_choose_another_clocksource(waited_ms: int, outcome: Outcome) -> None:
-    obs = cycle(FreezeMethod.REBOOT, 0, 3 * S)
-    assert obs.stop is not None
-    assert obs.facts_after is not None
-    since = obs.stop.called.raw_ns
-    seen = replace(
-        obs,
-        facts_after=replace(obs.facts_after, clocksource="another"),
-        cpu_waits=waits((since, 7, S), (since + 30 * S, 7, S + waited_ms * MS)),
-    )
-    assert outcomes_of(measured(seen))["kernel log"] is outcome
+    assert kernel_log_of(FreezeMethod.REBOOT, (), waited_ms) is outcome
 
 
 @pytest.mark.parametrize(

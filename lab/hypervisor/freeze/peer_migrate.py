@@ -159,11 +159,8 @@ class PeerMigrate(OneByOne):
             return self._result
 
     def _has_moved(self, domain: Any) -> None:
-        context, guest = self._context, self._guest
-        context.events.is_at(self._uuid, self._there)
-        context.domains.now(guest, domain)
-        context.forget(guest)
-        context.away[guest] = self._target.uri
+        self._is_at(self._there, domain)
+        self._context.away[self._guest] = self._target.uri
 
     def _frozen(self, called: Stamp, over: Stamp) -> Frozen:
         """The stop and the resume, from QEMU's events. An instant, when the guest was not stopped."""
@@ -244,11 +241,13 @@ class PeerMigrate(OneByOne):
             context.moving.discard(guest)
 
     def _is_back(self, domain: Any) -> None:
-        context, guest = self._context, self._guest
-        context.events.is_at(self._uuid, context.connection)
-        context.domains.now(guest, domain)
-        context.forget(guest)
-        context.away.pop(guest, None)
+        self._is_at(self._context.connection, domain)
+        self._context.away.pop(self._guest, None)
+
+    def _is_at(self, connection: Any, domain: Any) -> None:
+        self._context.events.is_at(self._uuid, connection)
+        self._context.domains.now(self._guest, domain)
+        self._context.forget(self._guest)
 
     def _close(self) -> None:
         there, self._there = self._there, None
