@@ -3,6 +3,7 @@ on its own guests, its lane."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -18,32 +19,21 @@ def _together(cell: Cell) -> object:
     return guests, cell.cycle, cell.expectations, cell.repeat, cell.control
 
 
-def _grouped(cells: Sequence[Cell], most: int) -> list[list[Cell]]:
-    """The cells in groups of at most `most`, ordered by the first cell of each."""
-    groups: dict[object, list[list[Cell]]] = {}
-    found = []
-    for cell in cells:
-        open_ones = groups.setdefault(_together(cell), [])
-        if not open_ones or len(open_ones[-1]) >= most:
-            open_ones.append([])
-            found.append(open_ones[-1])
-        open_ones[-1].append(cell)
-    return found
-
-
 def laned(plan: Plan) -> Plan:
     """The plan with every cell's guests renamed for the cell's lane: web becomes web-a, web-b."""
     if plan.side_by_side < 2:
         return plan
-    named = {
-        cell.id: replace(
-            cell,
-            guests=tuple(replace(guest, name=f"{guest.name}-{chr(97 + lane)}") for guest in cell.guests),
+    numbers: Counter[object] = Counter()
+
+    def in_lane(cell: Cell) -> Cell:
+        key = _together(cell)
+        lane = chr(ord("a") + numbers[key] % plan.side_by_side)
+        numbers[key] += 1
+        return replace(
+            cell, guests=tuple(replace(guest, name=f"{guest.name}-{lane}") for guest in cell.guests)
         )
-        for group in _grouped(plan.cells, plan.side_by_side)
-        for lane, cell in enumerate(group)
-    }
-    cells = tuple(named[cell.id] for cell in plan.cells)
+
+    cells = tuple(in_lane(cell) for cell in plan.cells)
     return replace(plan, cells=cells, guests=cells[0].guests)
 
 
@@ -65,5 +55,22 @@ def shard(plan: Plan, number: int, of: int) -> Plan:
 
 
 def batches(plan: Plan) -> list[list[Cell]]:
-    """The cells that run together, one batch after another."""
-    return _grouped(plan.parts, plan.side_by_side)
+    """The cells that run together, one batch after another, ordered by the first cell of each. Cells of one
+    lane have the same guests and never run together; a part of a plan may have several of them and none of
+    another lane."""
+    groups: dict[object, list[list[Cell]]] = {}
+    found = []
+    for cell in plan.parts:
+        group = groups.setdefault(_together(cell), [])
+        batch = next((one for one in group if _has_room(one, cell, plan.side_by_side)), None)
+        if batch is None:
+            batch = []
+            group.append(batch)
+            found.append(batch)
+        batch.append(cell)
+    return found
+
+
+def _has_room(batch: Sequence[Cell], cell: Cell, most: int) -> bool:
+    taken = {guest.name for one in batch for guest in one.guests}
+    return len(batch) < most and taken.isdisjoint(guest.name for guest in cell.guests)

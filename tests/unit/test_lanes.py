@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.core.parallel_cells import batches
+from lab.core.parallel_cells import batches, part_of
 from lab.core.plan import Plan
 from lab.playbook.load import parse
 
@@ -41,6 +41,21 @@ def test_every_cell_runs_once_on_guests_of_its_own(
         assert len({cell.resync for cell in batch}) == len(batch)
     # As full as they can be: a method's mechanisms need no more batches than that.
     assert len(together) == len(methods) * -(-len(mechanisms) // lanes)
+
+
+@given(st.data(), st.integers(2, 4))
+def test_the_cells_of_a_part_keep_their_guests_and_share_none(data: st.DataObject, lanes: int) -> None:
+    """Two cells of one lane that were chosen by --cell ran together in one guest, where each installation
+    ended the other's program."""
+    whole = plan(METHODS[:2], MECHANISMS, lanes)
+    ids = data.draw(st.sets(st.sampled_from([cell.id for cell in whole.cells]), min_size=1))
+    part = part_of(whole, ids)
+    together = batches(part)
+    assert sorted(cell.id for batch in together for cell in batch) == sorted(ids)
+    assert set(part.cells) <= set(whole.cells)
+    for batch in together:
+        names = [guest.name for cell in batch for guest in cell.guests]
+        assert len(set(names)) == len(names)
 
 
 def test_lanes_keep_their_guests_through_all_batches() -> None:
