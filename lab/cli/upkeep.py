@@ -47,17 +47,22 @@ def schema(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="playbook|run|progress|comparison|events",
-            autocompletion=completion.words("playbook", "run", "progress", "comparison", "events"),
+            metavar="NAME",
+            help="playbook, hosts, run, progress, comparison or events.",
+            autocompletion=completion.words("playbook", "hosts", "run", "progress", "comparison", "events"),
         ),
     ],
 ) -> None:
-    """Print the JSON schema of playbooks, run.json, run --json-lines or compare --json, or the OpenAPI
-    document of the control socket of `events serve`."""
+    """Print the JSON schema of playbooks, hosts files, run.json, run --json-lines or compare --json, or the
+    OpenAPI document of the control socket of `events serve`."""
     if what == "playbook":
         from lab.playbook import schema_text
 
         typer.echo(schema_text(), nl=False)
+    elif what == "hosts":
+        from lab.hosts.hosts_file import hosts_schema_text
+
+        typer.echo(hosts_schema_text(), nl=False)
     elif what == "run":
         from lab.record.run import schema as run_schema
 
@@ -75,7 +80,7 @@ def schema(
 
         typer.echo(json.dumps(openapi(), indent=1))
     else:
-        known = "playbook, run, progress, comparison, events"
+        known = "playbook, hosts, run, progress, comparison, events"
         raise UsageError(f"there is no schema {what!r}", hint=f"known: {known}")
 
 

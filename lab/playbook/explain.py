@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from lab.playbook.mistakes import Mistake, Place, Wrong, quoted
+from lab.playbook.mistakes import PLAYBOOK, FileKind, Mistake, Place, Wrong, quoted
 from lab.playbook.models import Document
 from lab.playbook.scalars import found
 from lab.playbook.tree import Items, Map, Node
@@ -20,8 +20,10 @@ Path = Sequence[str | int]
 MOST_COMPARED = 40  # difflib's time grows with the square of the length
 
 
-def explain(error: ErrorDetails, root: Map) -> Mistake:
-    """The mistake behind one of pydantic's errors on `root`."""
+def explain(
+    error: ErrorDetails, root: Map, document: type[BaseModel] = Document, kind: FileKind = PLAYBOOK
+) -> Mistake:
+    """The mistake behind one of pydantic's errors on `root`, which was read as a `document`."""
     path = _as_written(root, error["loc"])
     match error["type"]:
         case "value_error":
@@ -31,21 +33,21 @@ def explain(error: ErrorDetails, root: Map) -> Mistake:
             return Mistake(place, _at(path) + raised.what, raised.todo)
         case "missing":
             owner, name = path[:-1], str(path[-1])
-            field = _fields(_model(owner))[name]
-            example = next(iter(field.examples or [_example(_model(path))]))
+            field = _fields(_model(owner, document))[name]
+            example = next(iter(field.examples or [_example(_model(path, document))]))
             todo = f"add {name}: {example}"
             return Mistake(_place(root, owner, key=True), f"{_at(owner)}{name} is missing", todo)
         case "extra_forbidden":
             what = f"{_at(path[:-1])}unknown key {quoted(str(path[-1]))}"
-            return Mistake(_place(root, path, key=True), what, _known(path[:-1], str(path[-1])))
+            return Mistake(_place(root, path, key=True), what, _known(path[:-1], str(path[-1]), document))
         case "list_type":
             what = f"{_at(path)}a list is expected here, not {found(error['input'])}"
             return Mistake(_place(root, path), what, "begin each item with '- '")
         case "model_type" | "model_attributes_type" | "dict_type":
             what = f"{_at(path)}keys and values are expected here, not {found(error['input'])}"
-            return Mistake(_place(root, path), what, f"write it like {_example(_model(path))}")
+            return Mistake(_place(root, path), what, f"write it like {_example(_model(path, document))}")
         case _:
-            return Mistake(_place(root, path), f"{_at(path)}{error['msg']}", "see docs/playbooks.md")
+            return Mistake(_place(root, path), f"{_at(path)}{error['msg']}", f"see {kind.docs}")
 
 
 def wrong(error: ErrorDetails) -> Wrong:
@@ -113,9 +115,9 @@ def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _sections(part)
 
 
-def _model(path: Path) -> type[BaseModel]:
+def _model(path: Path, document: type[BaseModel]) -> type[BaseModel]:
     """The model of the section at `path`."""
-    model: type[BaseModel] = Document
+    model = document
     for step in path:
         if isinstance(step, str):
             model = next(_sections(_fields(model)[step].annotation))
@@ -132,7 +134,7 @@ def _example(model: type[BaseModel]) -> str:
     return str(extra["x-example"]) if isinstance(extra, dict) else ""
 
 
-def _homes(name: str, model: type[BaseModel] = Document, path: str = "") -> Iterator[str]:
+def _homes(name: str, model: type[BaseModel], path: str = "") -> Iterator[str]:
     """The sections that have a key of this name, the outer ones first; "" is the top."""
     fields = _fields(model)
     if name in fields:
@@ -143,15 +145,15 @@ def _homes(name: str, model: type[BaseModel] = Document, path: str = "") -> Iter
             yield from _homes(name, section, f"{path}.{key}" if path else key)
 
 
-def _known(section: Path, name: str) -> str:
+def _known(section: Path, name: str, document: type[BaseModel]) -> str:
     """What to do about an unknown key: what was meant, where it belongs, or what there is."""
-    keys = list(_fields(_model(section)))
+    keys = list(_fields(_model(section, document)))
     written = name[:MOST_COMPARED].lower().replace(" ", "_")
     spelled = [written.replace("-", "_"), written.replace("_", "-")]
     close = [key for key in spelled if key in keys] or get_close_matches(written, keys, n=1)
     if close:
         return f"did you mean {close[0]}?"
-    homes = [home for spelling in dict.fromkeys(spelled) for home in _homes(spelling)]
+    homes = [home for spelling in dict.fromkeys(spelled) for home in _homes(spelling, document)]
     # A matrix has everybody's keys.
     homes = [home for home in homes if not home.startswith("matrix")] or homes
     if homes:

@@ -65,9 +65,10 @@ def ansible_playbook() -> ScalarReader:
     return file("the path of an Ansible playbook", "write it like ./site.yml", re.compile(r".*\.(yml|yaml)"))
 
 
-def folder() -> ScalarReader:
-    """The absolute path of a folder, without "." and "..", without a slash at its end."""
-    advice = "write the whole path, like /var/tmp/freezelab-save"
+def folder(purpose: str = "saved guests", example: str = "tmp/freezelab-save") -> ScalarReader:
+    """The absolute path of a folder, without "." and "..", without a slash at its end. purpose: what it is a
+    folder for, in messages. example: without the "/var/" at its beginning."""
+    advice = f"write the whole path, like /var/{example}"
 
     def read(node: object) -> str:
         text = _path(node, "a folder", advice)
@@ -75,7 +76,7 @@ def folder() -> ScalarReader:
             raise Wrong(f"{quoted(text)} is not the whole path of a folder", advice)
         plain = "/" + posixpath.normpath(text).lstrip("/")
         if plain == "/" or ".." in text.split("/"):
-            raise Wrong(f"{quoted(text)} cannot be used as a folder for saved guests", advice)
+            raise Wrong(f"{quoted(text)} cannot be used as a folder for {purpose}", advice)
         return plain
 
     return ScalarReader(read, {"type": "string", "pattern": "^/.*[^/].*$", "maxLength": MOST_PATH})

@@ -1,10 +1,12 @@
-"""The JSON schema of a playbook, for editors: generated from the models, published in docs/."""
+"""The JSON schema of a playbook, and of other files of the user's, for editors: generated from the models,
+published in docs/."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
@@ -35,16 +37,16 @@ def _trimmed(node: Any) -> Any:
     return trimmed
 
 
-def schema() -> dict[str, Any]:
+def schema(document: type[BaseModel] = Document, title: str = "freezelab playbook") -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of the YAML document."""
-    generated: dict[str, Any] = _trimmed(Document.model_json_schema(schema_generator=_Generator))
+    generated: dict[str, Any] = _trimmed(document.model_json_schema(schema_generator=_Generator))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "freezelab playbook",
+        "title": title,
         **generated,
     }
 
 
-def schema_text() -> str:
+def schema_text(document: type[BaseModel] = Document, title: str = "freezelab playbook") -> str:
     """schema() as docs/playbook.schema.json holds it."""
-    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(schema(document, title), indent=2, ensure_ascii=False) + "\n"

@@ -1,4 +1,4 @@
-"""Mistakes in a playbook: each has a place, says what is wrong and what to do.
+"""Mistakes in a playbook or another file of the user's: each has a place, says what is wrong and what to do.
 
 They are collected, not raised one by one: whoever mends a playbook sees all of them at once.
 """
@@ -13,6 +13,19 @@ from lab.errors import PlaybookError
 
 MOST_SHOWN = 20
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]")
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """What a YAML file is. noun: how messages call it. begin: what an empty one is told to begin with. docs:
+    the page that describes it."""
+
+    noun: str
+    begin: str
+    docs: str
+
+
+PLAYBOOK = FileKind("playbook", "begin with a copy of first-freeze.yaml", "docs/playbooks.md")
 
 
 @dataclass(frozen=True, order=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lab.core.units import format_size
 from lab.errors import PlaybookError
-from lab.playbook.mistakes import START, Mistake, Place, as_error, printable
+from lab.playbook.mistakes import PLAYBOOK, START, FileKind, Mistake, Place, as_error, printable
 
 MOST_BYTES = 256 << 10  # a playbook is a page; the parser needs half a second for this much
 
@@ -24,8 +24,8 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _UTF8_MARK = b"\xef\xbb\xbf"
 
 
-def read(path: Path) -> bytes:
-    """The bytes of the playbook at `path`. PlaybookError when there is no such readable file,
+def read(path: Path, kind: FileKind = PLAYBOOK) -> bytes:
+    """The bytes of the file at `path`. PlaybookError when there is no such readable file,
     when it is a folder, pipe or device, or when it is larger than MOST_BYTES."""
     file = printable(str(path))
     try:
@@ -49,7 +49,7 @@ def read(path: Path) -> bytes:
         raise PlaybookError(f"cannot be read: {reason}; check the path", where=file) from error
     if len(data) > MOST_BYTES:
         limit = format_size(MOST_BYTES)
-        raise PlaybookError(f"larger than {limit}; check that this is a playbook", where=file)
+        raise PlaybookError(f"larger than {limit}; check that this is a {kind.noun}", where=file)
     return data
 
 

@@ -28,7 +28,7 @@ _KNOWN = (
     ("expected the node content", "", "a value is expected here", _QUOTE),
     ("expected alphabetic or numeric", "alias", "a text that begins with *", "put quotes around it"),
     ("expected alphabetic or numeric", "anchor", "a text that begins with &", "put quotes around it"),
-    ("expected '<document start>'", "", "something follows the end of the playbook", _STRAY),
+    ("expected '<document start>'", "", "something follows the end of the text", _STRAY),
     ("mapping keys are not allowed", "", "an unexpected '?'", "put quotes around the text"),
 )
 

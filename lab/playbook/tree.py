@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from lab.playbook.mistakes import START, Mistake, Place, quoted
+from lab.playbook.mistakes import PLAYBOOK, START, FileKind, Mistake, Place, quoted
 from lab.playbook.source import REFUSED
 from lab.playbook.syntax import explain_syntax
 
@@ -66,6 +66,7 @@ class _Fatal(Exception):
 
 @dataclass
 class _Composer:
+    kind: FileKind
     root: Node | None = None
     mistakes: list[Mistake] = field(default_factory=list)
     stack: list[_Open] = field(default_factory=list)
@@ -78,7 +79,7 @@ class _Composer:
             self.documents += 1
             if self.documents > 1:
                 what = "a second document begins here (---)"
-                raise _Fatal(Mistake(place, what, "write one playbook per file"))
+                raise _Fatal(Mistake(place, what, f"write one {self.kind.noun} per file"))
         elif isinstance(event, yaml.NodeEvent):
             self._check_node(event, place)
             self._take_node(event, place)
@@ -88,13 +89,13 @@ class _Composer:
     def _check_node(self, event: yaml.NodeEvent, place: Place) -> None:
         if event.anchor is not None:
             sign = "*" if isinstance(event, yaml.AliasEvent) else "&"
-            what = f"anchors and aliases ({sign}{event.anchor[:20]}) are not part of a playbook"
+            what = f"anchors and aliases ({sign}{event.anchor[:20]}) are not part of a {self.kind.noun}"
             raise _Fatal(Mistake(place, what, "write the value where it is used"))
         tag = getattr(event, "tag", None)
         if tag is not None:
             shown = quoted(tag.replace("tag:yaml.org,2002:", "!!"))
             self.mistakes.append(
-                Mistake(place, f"tags ({shown}) are not part of a playbook", "delete the tag")
+                Mistake(place, f"tags ({shown}) are not part of a {self.kind.noun}", "delete the tag")
             )
 
     def _take_node(self, event: yaml.NodeEvent, place: Place) -> None:
@@ -106,7 +107,9 @@ class _Composer:
         self.stack.append(_Open(node))
         if len(self.stack) > MOST_DEPTH:
             raise _Fatal(
-                Mistake(place, f"nested deeper than {MOST_DEPTH} levels", "a playbook needs at most five")
+                Mistake(
+                    place, f"nested deeper than {MOST_DEPTH} levels", f"a {self.kind.noun} needs at most five"
+                )
             )
 
     def _clean(self, text: str, place: Place) -> str:
@@ -135,12 +138,12 @@ class _Composer:
         to.written += 1
         if to.written > MOST_KEYS:
             what = f"more than {MOST_KEYS} keys in one mapping"
-            raise _Fatal(Mistake(key.place, what, "check that this is a playbook"))
+            raise _Fatal(Mistake(key.place, what, f"check that this is a {self.kind.noun}"))
         if not isinstance(key, Scalar):
-            todo = "put quotes around it; there are no {{ templates }} in a playbook"
+            todo = f"put quotes around it; there are no {{{{ templates }}}} in a {self.kind.noun}"
             self.mistakes.append(Mistake(key.place, "a key that is not plain text", todo))
         elif key.plain and key.text == "<<":
-            what = "merge keys (<<) are not part of a playbook"
+            what = f"merge keys (<<) are not part of a {self.kind.noun}"
             self.mistakes.append(Mistake(key.place, what, "write the keys themselves"))
         elif key.text in to:
             first = to.keys_at[key.text].line
@@ -167,18 +170,16 @@ def _events(text: str) -> Iterator[yaml.Event]:
         loader.dispose()
 
 
-def compose(text: str) -> tuple[Node | None, list[Mistake]]:
+def compose(text: str, kind: FileKind = PLAYBOOK) -> tuple[Node | None, list[Mistake]]:
     """The tree in `text` and the mistakes found on the way; no tree when it could not be read
     to its end or holds nothing."""
-    composer = _Composer()
+    composer = _Composer(kind)
     try:
         for event in _events(text):
             composer.take(event)
     except _Fatal as fatal:
         return None, [*composer.mistakes, fatal.mistake]
     if composer.root is None or composer.root == Scalar("", True, composer.root.place):
-        composer.mistakes.append(
-            Mistake(START, "the playbook is empty", "begin with a copy of first-freeze.yaml")
-        )
+        composer.mistakes.append(Mistake(START, f"the {kind.noun} is empty", kind.begin))
         return None, composer.mistakes
     return composer.root, composer.mistakes
