@@ -10,19 +10,18 @@ re-establishing it, all requests go over the serial channel.
 
 from __future__ import annotations
 
-import json
 import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 import paramiko
 
-from lab.core.clock import GuestClock, Stamp
+from lab.core.clock import Stamp
 from lab.core.depth import Depth, ProbeLimits
 from lab.core.timeline import Heartbeat, ProbeFacts, Reading, SamplerReport
 from lab.core.units import NS_PER_S
@@ -226,16 +225,15 @@ class GuestProbe:
         """Start a program over the connection."""
         self._golden = False
         channel = self._listen(self._connected().channel(start_command(self._wanted)))
-        hello = json.loads(channel.answer(b"H", timeout_s)[1])
-        self.depth = Depth(hello.get("depth", Depth.PYTHON))
-        self.limits = ProbeLimits(hello["resolution_ns"], hello.get("steady", GuestClock.RAW))
+        # With its brace: a login shell's own files may print lines before it.
+        hello = probe_protocol.hello(b"{" + channel.answer(b"H {", timeout_s)[1])
+        self.depth, self.limits = hello.depth, hello.limits
         if self.depth is Depth.SHELL:
-            self.limits = replace(self.limits, period_ns=hello["period_ns"])
             self._shell = ShellSamples(self.limits)
             self._serial = None  # nobody answers there
             if not self._resting:  # lost within a cycle
                 channel.send(b"c\n")
-        self._way_back = hello["path"]
+        self._way_back = hello.path
 
     def _attach(self, timeout_s: float) -> bool:
         """Attach to the program. Returns whether it has accepted this connection. GuestError when the

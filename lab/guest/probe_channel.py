@@ -81,9 +81,10 @@ class ProbeChannel:
             *lines, waiting = (waiting + data).split(b"\n")
             for line in lines:
                 if line.startswith(b"B "):
-                    _, sequence, *clocks = line.split()
-                    if clocks[0] != b"-":
-                        self._on_beat(Heartbeat(int(sequence), int(clocks[0]), now), clocks)
+                    with suppress(ValueError, IndexError):  # a login shell's line, or the rest of one
+                        _, sequence, *clocks = line.split()
+                        if clocks[0] != b"-":
+                            self._on_beat(Heartbeat(int(sequence), int(clocks[0]), now), clocks)
                 else:
                     self._answers.put((now, line))
 

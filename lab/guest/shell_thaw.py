@@ -29,7 +29,7 @@ class ShellThaw:
     def __enter__(self) -> ShellThaw:
         self._channel = self._ssh().channel(program.shell_command("shell_thaw"))
         self._lines = ChannelLines(self._channel)
-        if self._answer() != b"R":
+        if self._answer(b"R", b"E") == [b"E"]:
             self._close()
         return self
 
@@ -42,25 +42,31 @@ class ShellThaw:
     def arm(self, after_ns: int) -> None:
         """Have the guest thaw by itself after so much of its own time, unless it is armed again before."""
         if self._channel is not None:
-            self._ask(self._channel, f"arm {-(-after_ns // NS_PER_S)}")
+            self._ask(self._channel, f"arm {-(-after_ns // NS_PER_S)}", b"A")
 
     def thaw(self) -> int:
         """Thaw the guest's file systems. Returns how many were frozen. GuestError when the shell does not
         answer."""
         if self._channel is None:
             raise GuestError("it has no fsfreeze(8) that could thaw", where=f"guest {self.guest}")
-        return int(self._ask(self._channel, "thaw").removeprefix(b"T "))
+        return int(self._ask(self._channel, "thaw", b"T")[-1])
 
-    def _ask(self, channel: paramiko.Channel, request: str) -> bytes:
+    def _ask(self, channel: paramiko.Channel, request: str, letter: bytes) -> list[bytes]:
         try:
             channel.sendall(f"{request}\n".encode())
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, paramiko.SSHException) as error:
             raise self._gone() from error
-        return self._answer()
+        return self._answer(letter)
 
-    def _answer(self) -> bytes:
+    def _answer(self, *letters: bytes) -> list[bytes]:
+        """The words of the next line that begins with one of these letters. What came too late for an earlier
+        request is passed over."""
+        deadline = time.monotonic() + paced(_ANSWER_S)
         try:
-            return self._lines.read(time.monotonic() + paced(_ANSWER_S))
+            while True:
+                words = self._lines.read(deadline).split()
+                if words and words[0] in letters:
+                    return words
         except (OSError, EOFError) as error:
             raise self._gone() from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import paramiko
@@ -252,12 +253,13 @@ class SSH:
                     raise TimeoutError
                 else:
                     channel.status_event.wait(0.01)
-        except OSError as error:
+        except (paramiko.SSHException, OSError, EOFError) as error:  # EOFError: it was cut as we wrote
             if self.alive:
                 raise self._lost(f"{_brief(command)}: not done after {timeout_s:.0f} s") from error
             raise self._ended(command, "the connection was lost") from error
         finally:
-            channel.close()
+            with suppress(paramiko.SSHException, OSError, EOFError):
+                channel.close()
         status = channel.recv_exit_status()
         if status < 0:  # after a signal or a lost connection, there is no exit status
             raise self._ended(command, "ended by a signal" if self.alive else "the connection was lost")

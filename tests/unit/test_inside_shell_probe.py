@@ -7,6 +7,7 @@ import os
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from lab.core.rates import SLEWED, steady_rates
 from lab.core.timeline import ProbeFacts
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.core.witnesses import Witness
+from lab.errors import GuestError
 from lab.guest import probe_protocol, program
 from lab.guest.probe_command import start_command
 from lab.guest.shell_samples import PERIOD_NS, ShellSamples
@@ -105,6 +107,55 @@ def test_it_samples_until_it_is_to_rest(lines: list[str]) -> None:
     spent_ns = report.last_raw_ns - report.first_raw_ns
     assert (len(beats) - 1) * PERIOD_NS * 0.9 < spent_ns < 60 * NS_PER_S
     assert lines.index("P") > max(n for n, line in enumerate(lines) if line.startswith("B "))
+
+
+SLOWLY = 'printf() { case $1 in B*) ;; *) sleep 0.3 ;; esac; command printf "$@"; }\n'
+"""Waits before it writes anything but a sample."""
+
+
+def test_no_sample_comes_in_the_middle_of_an_answer(shell: list[str]) -> None:
+    """Though the guest may take long to write it. It samples again afterwards."""
+    process = subprocess.Popen(
+        [*shell, "-c", SLOWLY + program.shell_program()], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    limit = threading.Timer(60, process.kill)
+    limit.start()
+    assert process.stdin is not None and process.stdout is not None
+    with process.stdin, process.stdout:
+        process.stdin.write(b"c\nf\n")
+        process.stdin.flush()
+        lines = iter(process.stdout.readline, b"")
+        answer = next(line for line in lines if line.startswith(b"F "))
+        sample = next((line for line in lines if line.startswith(b"B ")), b"")
+        process.stdin.write(b"q\n")
+    process.wait()
+    limit.cancel()
+    assert ProbeFacts(**probe_protocol.facts(lambda *_: (Stamp(1, 1), Stamp(2, 2), answer[2:]))).boot_id
+    assert len(sample.split()) == 5
+
+
+def broken_answers() -> Iterator[tuple[str, bytes]]:
+    """As they arrive from a connection or a guest that mixes up what it writes."""
+    for cut in (b"", b"{", b'{"boot_id":"x","kernel_lines":[],B 5 6 7 8', b"[]", b'{"holes":[1]}', b"\xff"):
+        for kind in ("facts", "samples", "hello"):
+            yield kind, cut
+    for cut in (b"", b"1 2 3 4 5 6 7", b"1 2 3 4 - - - x", b"1 2 3 4 5 6 7 8 x 1"):
+        yield "reading", cut
+
+
+@pytest.mark.parametrize(("kind", "answer"), [*broken_answers()])
+def test_an_answer_that_is_not_valid_is_the_guests_failure(kind: str, answer: bytes) -> None:
+    def exchange(*_: bytes) -> tuple[Stamp, Stamp, bytes]:
+        return Stamp(1, 1), Stamp(2, 2), answer
+
+    asks: dict[str, Callable[[], object]] = {
+        "facts": lambda: probe_protocol.facts(exchange),
+        "samples": lambda: probe_protocol.samples(exchange),
+        "hello": lambda: probe_protocol.hello(answer),
+        "reading": lambda: probe_protocol.reading(exchange, b"1", 1, "ssh", bytes),
+    }
+    with pytest.raises(GuestError, match="the probe's answer is not valid"):
+        asks[kind]()
 
 
 BSD = {

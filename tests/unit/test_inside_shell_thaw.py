@@ -3,14 +3,22 @@ that is frozen."""
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from lab.errors import GuestError
 from lab.guest import program
+from lab.guest.shell_thaw import ShellThaw
 from tests.mounts import need_namespaces
 from tests.unit.shells import SHELLS, needed
+
+if TYPE_CHECKING:
+    from lab.guest.ssh import SSH
 
 SCRIPT = """
 set -e
@@ -67,6 +75,36 @@ def test_it_thaws_by_itself_when_its_host_is_gone(shell: str, disk: Path) -> Non
 def test_it_thaws_nothing_that_it_was_not_told_to(shell: str, disk: Path) -> None:
     needed(shell.partition(" ")[0])
     assert said(shell, disk, "arm 1\nend\n", after="2") == ["R", "A", "frozen"]
+
+
+class HereAndNow:
+    """In the place of a guest's SSH: commands run here, with a fsfreeze that has nothing to thaw."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = f"{folder}:{os.environ['PATH']}"
+        (folder / "fsfreeze").write_text("#!/bin/sh\nexit 1\n")
+        (folder / "fsfreeze").chmod(0o755)
+
+    def channel(self, command: str) -> socket.socket:
+        self.ours, theirs = socket.socketpair()
+        environment = {**os.environ, "PATH": self._path}
+        with theirs:
+            number = theirs.fileno()
+            self.process = subprocess.Popen(
+                ["sh", "-c", command], stdin=number, stdout=number, env=environment
+            )
+        return self.ours
+
+
+def test_an_answer_that_came_too_late_is_not_taken_for_the_next_ones(tmp_path: Path) -> None:
+    """A slow guest answers when nobody waits any more."""
+    here = HereAndNow(tmp_path)
+    with ShellThaw("slow", lambda: cast("SSH", here)) as thaw:
+        here.ours.sendall(b"arm 60\n")
+        assert thaw.thaw() == 0
+    here.process.wait(20)
+    with pytest.raises(GuestError, match="no fsfreeze"):
+        thaw.thaw()
 
 
 def test_a_guest_without_fsfreeze(shell: str, tmp_path: Path) -> None:

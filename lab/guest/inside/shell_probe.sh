@@ -40,6 +40,10 @@ notable() { # as members of a JSON list; the first line that is new is the one a
         tr -d '\001-\011\013-\037' | sed 's/[\\"]/\\&/g; s/.*/"&",/' | tr '\n' ' '
 }
 
+beating() { # $1: STOP or CONT. A beat in the middle of a longer line would break it
+    [ -z "$job" ] || kill -s "$1" "$job"
+}
+
 facts() { # $1: the letter of the answer
     text_of /proc/sys/kernel/random/boot_id
     boot=$t
@@ -49,10 +53,13 @@ facts() { # $1: the letter of the answer
         lines=$(notable)
         lines="[${lines%, }]"
     fi
+    kernel=$(uname "$release")
+    beating STOP
     printf '%s {"boot_id":"%s","clocksource":"%s","kernel":"%s","python":"","path":"","kernel_lines":%s,' \
-        "$1" "$boot" "$t" "$(uname "$release")" "$lines"
+        "$1" "$boot" "$t" "$kernel" "$lines"
     printf '"rtc_minus_real_ns":null,"depth":"shell","steady":"%s","resolution_ns":%s,"period_ns":%s}\n' \
         "$steady" "$resolution" "$period"
+    beating CONT
 }
 
 # Only Linux's messages are known: of another kernel's log nothing is said.

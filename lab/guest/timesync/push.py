@@ -117,11 +117,24 @@ def answer(
         return rest.split(), arrived
 
 
+def _numbers(channel: PushChannel, asked: PushRequest, count: int) -> tuple[list[int], Stamp]:
+    """The answer's numbers, and its arrival. GuestError as for answer(), and when they are not so many: a
+    shell whose date(1) cannot be started writes none."""
+    words, arrived = answer(channel, asked)
+    try:
+        numbers = [int(word) for word in words]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count:
+        raise GuestError(f"not an answer to {asked.letter}: {' '.join(words)!r}", where=channel.where)
+    return numbers, arrived
+
+
 def read(channel: PushChannel) -> Interval:
     """Guest REALTIME minus the host's: [t3 - t4, t2 - t1]. GuestError when there is no answer."""
     asked = request(channel, "r")
-    words, arrived = answer(channel, asked)
-    low, high = int(words[1]) - arrived.real_ns, int(words[0]) - asked.sent.real_ns
+    (upper, lower), arrived = _numbers(channel, asked, 2)
+    low, high = lower - arrived.real_ns, upper - asked.sent.real_ns
     return Interval(min(low, high), max(low, high))
 
 
@@ -135,8 +148,7 @@ def push(channel: PushChannel, begun: PushRequest | None = None) -> Pushed:
     """Step, read, and step again. begun: a step_forward() that is under way. GuestError when the program does
     not answer, or may not set the clock."""
     begun = begun or step_forward(channel)
-    words, arrived = answer(channel, begun)
-    received, before = (int(word) for word in words)
+    (received, before), arrived = _numbers(channel, begun, 2)
     by_ns = max(0, int(begun.argument) - received)
     low, high = before - arrived.real_ns, received + by_ns - begun.sent.real_ns
     known = Interval(min(low, high), max(low, high))
@@ -145,10 +157,10 @@ def push(channel: PushChannel, begun: PushRequest | None = None) -> Pushed:
 
     def step(by_ns: int) -> tuple[int, Stamp]:
         nonlocal known, moved_ns
-        words, arrived = answer(channel, request(channel, "p", str(by_ns)))
+        (shown,), arrived = _numbers(channel, request(channel, "p", str(by_ns)), 1)
         steps.append(by_ns)
         known, moved_ns = known.shifted(by_ns), moved_ns + by_ns
-        return int(words[0]), arrived
+        return shown, arrived
 
     if known.low_ns > 0:
         before, arrived = step(-known.low_ns)
@@ -182,8 +194,7 @@ def forget(line: PushChannel) -> None:
 
 def rtc_minus_real(line: PushChannel) -> Interval:
     """The guest's RTC minus its REALTIME, in ns. It takes up to a second. GuestError without an RTC."""
-    words, _ = answer(line, request(line, "t"))
-    begun, before, after = (int(word) for word in words)
+    (begun, before, after), _ = _numbers(line, request(line, "t"), 3)
     return Interval(begun * NS_PER_S - after, begun * NS_PER_S - before)
 
 
