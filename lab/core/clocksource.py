@@ -60,7 +60,9 @@ def lost(clocksource: str, pause: Interval, kernel: str = "") -> Interval:
 
 
 def stands(clocksource: str, pause: Interval, kernel: str = "") -> bool:
-    """True when the clocks may stand still after the resume as well."""
+    """True when the clocks may stand still after the resume as well: until the counter has wrapped, or until
+    somebody sets them. Then they have lost the pause and a tick, and no period (Linux,
+    kernel/time/timekeeping.c, timekeeping_forward_now: the last reading is replaced in any case)."""
     turn = _WRAPS_NS.get(clocksource)
     if turn is None:
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lab.core import clocksource
 from lab.core.clock_disturbance import starved
 from lab.core.cycle_findings import CycleFindings
 from lab.core.patch import ran_out_of_time
@@ -130,6 +131,9 @@ class PauseFindings(CycleFindings):
             yield self._finding("closure", expectation, text, Outcome.PASSED)
         else:
             why = f"unaccounted: {pause.unaccounted_ns / NS_PER_MS:.1f} ms"
+            facts = self.obs.facts_before
+            if facts is not None and clocksource.stands(facts.clocksource, pause.pause, facts.kernel):
+                why += f"; {clocksource.why(facts.clocksource)}: the clocks may stand until it does or they are set"
             yield self._finding("closure", expectation, text, Outcome.INCONCLUSIVE, why)
 
     def regime(self) -> Iterator[Finding]:

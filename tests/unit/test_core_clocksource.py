@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from lab.core.clock import Interval
 from lab.core.clocksource import chosen, limit_ns, lost, option_findings, stands, why
+from lab.core.findings import findings
+from lab.core.judge import measure
 from lab.core.mechanism import ResyncMechanism
-from lab.core.plan import GuestSpec
+from lab.core.plan import Expectations, GuestSpec
 from lab.core.timeline import ProbeFacts
 from lab.core.timesync.rules import forecast
 from lab.core.timesync_setup import Setup
@@ -111,3 +113,19 @@ def test_a_clocksource_that_the_guest_does_not_have_is_a_finding() -> None:
     ]
     assert option(("clocksource=tsc",), "tsc") == [(Outcome.PASSED, "")]
     assert option(("tsc=reliable",), "acpi_pm") == []
+
+
+# -- a stop whose end the clocks did not see -------------------------------------------------------------
+
+
+def test_clocks_that_were_set_while_they_stood_do_not_close_and_it_says_why() -> None:
+    """As seen on a guest with acpi_pm: 3 s of SIGSTOP, then a step at once. The clocks stood still for 3.010 s,
+    10 ms before the stop among them, for then the kernel had last read its counter."""
+    obs = simulate(Scenario(pause_ns=3 * NS_PER_S, hidden_ns=10 * MS))[0]
+    for source, said in (("acpi_pm", True), ("tsc", False)):
+        facts, expect = ProbeFacts("boot", source, kernel="6.1.0-57-amd64"), Expectations()
+        result = measure(replace(obs, facts_before=facts), ResyncMechanism.AGENT, expect)
+        found = next(one for one in findings(result, expect) if one.metric == "closure")
+        assert found.outcome is Outcome.INCONCLUSIVE
+        assert found.why.startswith("unaccounted: -")
+        assert ("acpi_pm wraps every 4.69 s" in found.why) is said

@@ -41,7 +41,7 @@ expect: {kernel_log: any}
 
 SEARCH = """
 name: search
-workload: {name: udp-echo, expect: {outage: 2500ms}}
+workload: {name: udp-echo, expect: {outage: 3500ms}}
 tolerance: {shortest: 1s, longest: 4s, tries: 1, precision: 100%}
 resync: agent
 cycle: {settle: 0s, before: 1s, watch: 2s}
