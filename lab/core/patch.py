@@ -182,7 +182,6 @@ class ReloadKvmPatch(TimedPatch):
     deadline_ns: int = 10 * NS_PER_S
     kind: Literal["reload-kvm"] = "reload-kvm"
     needs_run: ClassVar[bool] = True
-    releases_hypervisor: ClassVar[bool] = True
 
     @property
     def methods(self) -> tuple[FreezeMethod, ...]:
@@ -206,7 +205,6 @@ class ReplaceHostKernelPatch(TimedPatch):
     deadline_ns: int = 25 * NS_PER_S
     kind: Literal["replace-host-kernel"] = "replace-host-kernel"
     needs_run: ClassVar[bool] = True
-    releases_hypervisor: ClassVar[bool] = True
 
     @property
     def label(self) -> str:

@@ -51,9 +51,6 @@ class PatchTraits:
     """Whether its check asks for what only a run has: a connection, an accelerator, fetched emulators.
     `freezelab plan` examines the others."""
 
-    releases_hypervisor: ClassVar[bool] = False
-    """Whether no hypervisor process may be there while it is applied."""
-
     @property
     def label(self) -> str:
         """Its name in records and reports."""
