@@ -262,7 +262,7 @@ def test_an_import_of_a_test_is_found_however_it_is_written(source: str) -> None
 def test_the_launcher_runs_every_test_once() -> None:
     """`./freezelab test` divides the tests among processes by folder."""
     runs = [
-        words.split() for words in re.findall(r"-m pytest (tests/[^>\n]*)", (ROOT / "freezelab").read_text())
+        words.split() for words in re.findall(r"\) set -- (tests/[^\"\n]*)", (ROOT / "freezelab").read_text())
     ]
     assert len(runs) > 1
     for path in (ROOT / "tests").rglob("test_*.py"):
