@@ -133,7 +133,8 @@ class PauseFindings(CycleFindings):
             why = f"unaccounted: {pause.unaccounted_ns / NS_PER_MS:.1f} ms"
             facts = self.obs.facts_before
             if facts is not None and clocksource.stands(facts.clocksource, pause.pause, facts.kernel):
-                why += f"; {clocksource.why(facts.clocksource)}: the clocks may stand until it does or they are set"
+                wraps = clocksource.why(facts.clocksource)
+                why += f"; {wraps}: the clocks may stand until it does or they are set"
             yield self._finding("closure", expectation, text, Outcome.INCONCLUSIVE, why)
 
     def regime(self) -> Iterator[Finding]:

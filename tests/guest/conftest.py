@@ -162,8 +162,8 @@ def running_lab(home: Path, spec: GuestSpec, **settings: Any) -> Iterator[Lab]:
 
 
 TRUSTS_TSC = ("tsc=nowatchdog",)
-"""For a kernel that keeps its TSC. On a busy host one late reading is enough for the watchdog to replace it by
-acpi_pm, whose clocks stand still after a stop of more than 2.3 s; CI has seen it."""
+"""For a kernel that keeps its TSC. On a busy host one late reading is enough for the watchdog to replace it
+by acpi_pm, whose clocks stand still after a stop of more than 2.3 s; CI has seen it."""
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,8 @@ def lab(home: Path) -> Iterator[Lab]:
 @pytest.fixture(scope="module")
 def shared(home: Path) -> Iterator[Lab]:
     """The same with its RAM in a file, which another QEMU can take over."""
-    with running_lab(home, GuestSpec("web-0", vcpus=2, kernel_options=TRUSTS_TSC), shared_memory=True, golden=False) as made:
+    spec = GuestSpec("web-0", vcpus=2, kernel_options=TRUSTS_TSC)
+    with running_lab(home, spec, shared_memory=True, golden=False) as made:
         yield made
 
 

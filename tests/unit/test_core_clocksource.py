@@ -119,8 +119,8 @@ def test_a_clocksource_that_the_guest_does_not_have_is_a_finding() -> None:
 
 
 def test_clocks_that_were_set_while_they_stood_do_not_close_and_it_says_why() -> None:
-    """As seen on a guest with acpi_pm: 3 s of SIGSTOP, then a step at once. The clocks stood still for 3.010 s,
-    10 ms before the stop among them, for then the kernel had last read its counter."""
+    """As seen on a guest with acpi_pm: 3 s of SIGSTOP, then a step at once. The clocks stood still for
+    3.010 s, 10 ms before the stop among them, for then the kernel had last read its counter."""
     obs = simulate(Scenario(pause_ns=3 * NS_PER_S, hidden_ns=10 * MS))[0]
     for source, said in (("acpi_pm", True), ("tsc", False)):
         facts, expect = ProbeFacts("boot", source, kernel="6.1.0-57-amd64"), Expectations()
