@@ -58,6 +58,8 @@ _NOT_SENT = (
     "libvirt-python",  # an sdist; the image has Debian's
     *("axe-core-python", "codespell", "grimp", "import-linter", "librt", "mypy", "numpy", "ruff", "scipy"),
     *("selenium", "trio", "trio-websocket", "vermin"),  # of tests that run no guests
+    *("cloudpickle", "dask", "distributed", "fsspec", "importlib-metadata", "lazy-importer", "locket"),
+    *("msgpack", "partd", "tblib", "toolz", "tornado", "zict", "zipp"),  # of run --hosts
 )
 
 _CODE = ("lab", "images", "playbooks", "examples", "docs", "tests", "pyproject.toml", "requirements.lock")
