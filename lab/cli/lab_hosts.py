@@ -13,7 +13,7 @@ from lab.errors import UsageError
 from lab.session.signals import Signals
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
     from pathlib import Path
 
     from lab.core.plan import Plan
@@ -114,17 +114,20 @@ _THERE = ("repeat", "control", "boot", "golden", "wait", "tag", "accelerator", "
 _HERE = ("playbook", "accept_loss", "as_json", "junit", "metrics", "quiet", "verbose")
 
 
-def options_there(given: Mapping[str, Any]) -> list[str]:
-    """The options of `run` that are for the lab host, as words. UsageError for one that cannot go there."""
+def options_there(
+    given: Mapping[str, Any], by: str = "--on", there: Container[str] = _THERE, here: Container[str] = _HERE
+) -> list[str]:
+    """The options of `run` that are for where it goes, as words. by: the option that sends it there. there:
+    those that can go. here: those that are for this process alone. UsageError for another one."""
     words: list[str] = []
     for name, value in given.items():
         unset = value in (None, "") or (isinstance(value, list | tuple) and not value)
         unset = unset or (value is False and name != "golden")
-        if unset or name in _HERE:
+        if unset or name in here:
             continue
         option = f"--{name.replace('_', '-')}"
-        if name not in _THERE:
-            raise UsageError(f"{option} cannot be used with --on", where="run")
+        if name not in there:
+            raise UsageError(f"{option} cannot be used with {by}", where="run")
         if name == "golden":
             words.append("--golden" if value else "--cold")
         elif value is True:

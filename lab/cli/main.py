@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from lab import __version__
 from lab.cli import (
     by_hand,
+    cells_over_hosts,
     ci,
     completion,
     events,
@@ -176,6 +177,7 @@ def run(
     cell: Annotated[
         list[str] | None, typer.Option(metavar="CELL", help="Run only this cell of a matrix; repeatable.")
     ] = None,
+    hosts: cells_over_hosts.Hosts = None,
     accept_loss: Annotated[
         bool, typer.Option("--accept-loss", help="For replace-host-kernel: the guest may be lost.")
     ] = False,
@@ -207,6 +209,7 @@ def run(
             as_json=as_json, junit=junit, metrics=metrics, quiet=quiet, verbose=verbose,
             accept_loss=accept_loss, tagged=tags(tag or ()),
         )  # fmt: skip
+    over = cells_over_hosts.performing(hosts, file, context.params) if hosts is not None else None
     earlier = _earlier(resumed, plan) if resumed is not None else None
     options = RunOptions(
         *(connect, accelerator_request(accelerator), boot_seconds(boot), golden, wait, earlier),
@@ -215,8 +218,9 @@ def run(
         whole=whole,
     )
     execute(
-        *(plan, options), as_json=as_json, junit=junit, quiet=quiet, verbose=verbose, live=live, playbook=file
-    )
+        *(plan, options), as_json=as_json, junit=junit, quiet=quiet, verbose=verbose, live=live,
+        playbook=file, perform=over,
+    )  # fmt: skip
 
 
 def _history_of(run: str) -> History:

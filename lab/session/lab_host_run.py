@@ -38,7 +38,7 @@ _MOST_BYTES = 64 << 20
 def prepare(home: Path, plan: Plan, view: View, progress: Progress) -> LabHostShell:
     """Send freezelab and a plan's images to the lab host. Refused for a plan that cannot be run there."""
     shell = lab_host.shell_of(lab_host.find(home))
-    check(plan)
+    check(plan, "a lab host")
     images = images_for(plan, progress)
     lab_host.send_code(shell)
     for image in images.values():
@@ -46,30 +46,33 @@ def prepare(home: Path, plan: Plan, view: View, progress: Progress) -> LabHostSh
     return shell
 
 
-def check(plan: Plan) -> None:
-    """Refused for a plan that cannot be run in a lab host."""
+def check(plan: Plan, to: str) -> None:
+    """Refused for a plan that cannot be run elsewhere. to: where, for the message: "a lab host"."""
     guests = [guest for cell in plan.parts for guest in cell.guests]
     if any(guest.is_own for guest in guests):
-        raise Refused(
-            "a domain of your own is on this host, not in the lab host", where=f"playbook {plan.name}"
-        )
+        raise Refused(f"a domain of your own is on this host, not on {to}", where=f"playbook {plan.name}")
     if any(guest.setup.secrets for guest in guests):
-        raise Refused("secrets are not sent to a lab host", where=f"playbook {plan.name}")
+        raise Refused(f"secrets are not sent to {to}", where=f"playbook {plan.name}")
 
 
-def _send_folder(shell: LabHostShell, folder: Path, place: str) -> None:
-    """Send a playbook's folder, with the files beside it, to `place`. Refused for one that has much else in
-    it."""
+def check_folder(folder: Path, to: str) -> None:
+    """Refused when the folder of a playbook, which is sent with the files in it, has much else. to: as in
+    check()."""
     hint = "put the playbook and its files into a folder of their own"
     if folder in (Path("/"), Path.home()):
-        raise Refused("the playbook's folder would be sent to the lab host", where=str(folder), hint=hint)
+        raise Refused(f"the playbook's folder would be sent to {to}", where=str(folder), hint=hint)
     size = 0
     for path in folder.rglob("*"):
         size += path.lstat().st_size
         if size > _MOST_BYTES:
             most = format_size(_MOST_BYTES)
-            what = f"the playbook's folder is sent to the lab host, and has more than {most}"
+            what = f"the playbook's folder is sent to {to}, and has more than {most}"
             raise Refused(what, where=str(folder), hint=hint)
+
+
+def _send_folder(shell: LabHostShell, folder: Path, place: str) -> None:
+    """Send a playbook's folder, with the files beside it, to `place`."""
+    check_folder(folder, "the lab host")
     shell.send(["tar", "-C", str(folder), "-cf", "-", "."], f"mkdir -p {place} && tar -C {place} -xf -")
 
 

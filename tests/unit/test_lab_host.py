@@ -167,7 +167,7 @@ def test_plans_that_need_this_host_are_refused(tmp_path: Path, text: str, said: 
     file = tmp_path / "p.yaml"
     file.write_text(f"name: p\nguests: [{text}]\nresync: none\ncycle: {{patch: {{hold: 1s}}}}\n")
     with pytest.raises(Refused, match=said):
-        lab_host_run.check(load(file))
+        lab_host_run.check(load(file), "a lab host")
 
 
 def test_a_record_names_the_lab_host_and_is_of_the_same_machine_as_those_before(

@@ -1,0 +1,51 @@
+"""`freezelab run --hosts`: a matrix's cells on several hosts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lab.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from lab.cli.running import Perform
+    from lab.core.plan import Plan
+    from lab.ports import View
+    from lab.record.run import Run
+    from lab.session.run import RunOptions
+
+Hosts = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Run a matrix's cells on the workers of a Dask scheduler, such as tls://scheduler:8786.",
+    ),
+]
+
+_THERE = ("repeat", "control", "boot", "golden", "wait", "tag", "accelerator")
+_HERE = ("playbook", "hosts", "as_json", "json_lines", "junit", "metrics", "quiet", "verbose")
+
+
+def performing(hosts: str, playbook: Path | None, given: Mapping[str, Any]) -> Perform:
+    """Returns what performs the run, in place of session.run.perform(). given: all options of `run`.
+    UsageError for one that does not go with --hosts."""
+    from lab.cli.lab_hosts import options_there
+
+    words = options_there(given, "--hosts", _THERE, _HERE)
+    if playbook is None:
+        raise UsageError("--resume cannot be used with --hosts", where="run")
+    file = playbook.absolute()
+
+    def perform(plan: Plan, options: RunOptions, view: View, *_: object) -> tuple[Run, Path]:
+        from lab.hosts.cluster import connected
+        from lab.hosts.distributed_run import HostsRunOptions
+        from lab.hosts.distributed_run import perform as over_hosts
+
+        asked = HostsRunOptions(file, given["repeat"], given["control"], tuple(words), options.tags)
+        return over_hosts(plan, asked, connected(hosts), view)
+
+    return perform

@@ -1,0 +1,222 @@
+"""What a worker does on its host: say what it is, take a playbook, and run cells, each as a child process.
+
+The functions are called by name through Dask. What goes in and out is made of dicts, lists, text and bytes
+alone, so that a worker with another freezelab can still be told apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lab import __version__
+from lab.errors import FreezelabError
+from lab.host import facts as host_facts
+from lab.process import runner
+
+CLEAN_UP_S = 180.0
+"""How long a child may take to resume and remove its guests once it is told to end."""
+
+MOST_BYTES = 64 << 20
+"""The largest run folder that is brought back, packed."""
+
+FREEZELAB: tuple[str, ...] = (sys.executable, "-P", "-c", "from lab.cli.entry import main; main()")
+"""The command of the child. Not `python -m`, which puts the current folder and a `lab` in it first."""
+
+_LOOK_S = 0.5
+_PACK_S = 300.0
+_LAB = Path(__file__).resolve().parents[1]
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+_children: dict[str, set[int]] = {}
+"""The process ids of the children of each run over hosts, by its id."""
+
+
+def about() -> dict[str, Any]:
+    """The versions of freezelab, its records, Python and distributed here, and what tells this machine from
+    others."""
+    import distributed
+
+    from lab.core.history import SCHEMA
+
+    return {
+        "versions": {
+            "freezelab": __version__,
+            "its code": _code(),
+            "the record": SCHEMA,
+            "Python": "{}.{}".format(*sys.version_info),
+            "distributed": distributed.__version__,
+        },
+        "machine": host_facts.machine_id(),
+        "boot": _boot(),
+        "node": platform.node(),
+        "facts": asdict(host_facts.look()),
+    }
+
+
+def receive(run: str, packed: bytes) -> None:
+    """Unpack a playbook's folder for the run over hosts with this id."""
+    folder = _place(run) / "playbook"
+    folder.mkdir(parents=True)
+    archive = folder.with_suffix(".tar.gz")
+    archive.write_bytes(packed)
+    unpack(archive, folder)
+    archive.unlink()
+
+
+def obstacles(
+    run: str, playbook: str, counts: Sequence[int | None], batches: Sequence[Sequence[str]]
+) -> list[str]:
+    """For each batch of cells why this host cannot run it, in one line; "" when it can. playbook: its file,
+    in the folder that was sent. counts: of cycles and of control cycles; None: the playbook's."""
+    from lab.core.parallel_cells import part_of
+    from lab.playbook import load
+    from lab.session.plan_checks import obstacles as obstacles_of
+    from lab.session.plan_checks import source_obstacles
+    from lab.session.run import with_counts
+
+    try:
+        plan = with_counts(load(_place(run) / "playbook" / playbook), counts[0], counts[1])
+    except FreezelabError as error:
+        return [_line(str(error))] * len(batches)
+    found = []
+    for ids in batches:
+        part = part_of(plan, ids)
+        lacking = [*source_obstacles(part), *obstacles_of(part)]
+        found.append(_line(str(lacking[0])) if lacking else "")
+    return found
+
+
+def run_cells(
+    run: str, part: str, playbook: str, cells: Sequence[str], options: Sequence[str]
+) -> dict[str, Any]:
+    """Run cells that belong together in a child process, to its end. part: the id of the child's run; it can
+    be run once. options: of `freezelab run`.
+
+    Returns `status`, the child's exit status, negative for a signal; `said`, the end of what it wrote to
+    stderr; `packed`, its run folder as a tar.gz, b"" when there is none; `why`, why there is none.
+    """
+    said = _place(run) / f"{part}.log"
+    words = ["run", str(_place(run) / "playbook" / playbook), "--run-id", part, "--quiet", *options]
+    for cell in cells:
+        words += ["--cell", cell]
+    with said.open("wb") as errors:
+        child = runner.start(
+            [*FREEZELAB, *words],
+            stderr=errors.fileno(),
+            env=runner.environment(PYTHONPATH=str(_LAB.parent)),
+            parent_death=signal.SIGTERM,
+        )
+        _children.setdefault(run, set()).add(child.pid)
+        try:
+            while not child.wait(_LOOK_S):
+                if _is_abandoned():
+                    os.kill(child.pid, signal.SIGTERM)
+                    child.wait(CLEAN_UP_S)
+        finally:
+            _children[run].discard(child.pid)
+            child.stop(CLEAN_UP_S)
+    packed, why = _packed(part)
+    return {"status": child.status, "said": _end_of(said), "packed": packed, "why": why}
+
+
+def end(run: str) -> int:
+    """Have the children of a run over hosts resume and remove their guests and end. Returns their number."""
+    pids = list(_children.get(run, ()))
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    return len(pids)
+
+
+def forget(run: str, parts: Sequence[str] | None = None) -> None:
+    """Remove the run folders of parts that have arrived at the controller; with None the playbook and all
+    else of a run over hosts."""
+    from lab.session.paths import home
+
+    if parts is None:
+        shutil.rmtree(_place(run), ignore_errors=True)
+    for part in parts or ():
+        shutil.rmtree(home() / "runs" / part, ignore_errors=True)
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a tar.gz into a folder that is there. MachineError when it cannot be."""
+    runner.run(["tar", "-C", str(folder), "--no-same-owner", "-xzf", str(archive)], _PACK_S)
+
+
+def pack(folder: Path, name: str, archive: Path) -> None:
+    """Pack what is called `name` in a folder into a tar.gz. MachineError when it cannot be."""
+    runner.run(["tar", "-C", str(folder), "-czf", str(archive), name], _PACK_S)
+
+
+def _place(run: str) -> Path:
+    """The folder of a run over hosts on this host. Its name is left out where runs are listed."""
+    from lab.session.paths import home
+
+    return home() / "runs" / f".of-{run}"
+
+
+def _packed(part: str) -> tuple[bytes, str]:
+    from lab.record import EVENTS
+    from lab.session.paths import home
+
+    runs = home() / "runs"
+    if not (runs / part / EVENTS).is_file():
+        return b"", "it made no record"
+    archive = runs / f".{part}.tar.gz"
+    try:
+        pack(runs, part, archive)
+        if (size := archive.stat().st_size) > MOST_BYTES:
+            return b"", f"its record of {size >> 20} MiB is too large to bring here; it is there as {part}"
+        return archive.read_bytes(), ""
+    except (FreezelabError, OSError) as error:
+        return b"", _line(str(error))
+    finally:
+        archive.unlink(missing_ok=True)
+
+
+def _is_abandoned() -> bool:
+    """Whether nobody waits for the task of this thread any more: its controller has gone, or called it
+    off."""
+    from distributed.worker import get_worker, thread_state
+
+    task = get_worker().state.tasks.get(thread_state.key)
+    return task is None or task.state not in ("executing", "long-running")
+
+
+def _end_of(said: Path) -> str:
+    """The last lines that a child wrote."""
+    with contextlib.suppress(OSError):
+        return said.read_bytes()[-2000:].decode("utf-8", "replace").strip()
+    return ""
+
+
+def _line(text: str) -> str:
+    return "; ".join(text.split("\n"))
+
+
+def _boot() -> str:
+    """A digest of what tells this boot of this kernel from all others; "" when nothing does."""
+    try:
+        text = _BOOT_ID.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+    return hashlib.sha256(f"freezelab {text}".encode()).hexdigest()[:16]
+
+
+def _code() -> str:
+    """A digest of freezelab's program."""
+    digest = hashlib.sha256()
+    for path in sorted(_LAB.rglob("*.py")):
+        digest.update(f"{path.relative_to(_LAB)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:8]

@@ -1,0 +1,373 @@
+"""A run over hosts: each cell of a matrix in a child process on a host, and one record of them all.
+
+A host has one lab at a time. It gets a cell, and the next one when its record has come back. Figures stand
+beside their host's; nothing is pooled over hosts (lab.record.parts).
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lab.core.history import SCHEMA, CellReached, Host, RunEnded, RunStarted
+from lab.core.parallel_cells import batches, part_of
+from lab.core.plan import Plan
+from lab.core.quantities import format_length
+from lab.errors import FreezelabError, Interrupted, MachineError, RecordError, UsageError
+from lab.hosts import cell_task
+from lab.hosts.cluster import Cluster
+from lab.ports import View
+from lab.process.clock import HostClock
+from lab.record.index import index_of, judged
+from lab.record.journal import FileJournal, History, read_history
+from lab.record.parts import MACHINE, write_merged
+from lab.record.run import Run, write
+from lab.session import paths
+from lab.session.lab_host_run import check as check_can_be_sent
+from lab.session.lab_host_run import check_folder
+from lab.session.run import RunStopped
+from lab.session.run_folders import new_run_id
+from lab.session.signals import shield
+
+HOST = "host"
+"""The member of a host's details with its name."""
+
+_PATIENCE_S = 1.0
+
+
+@dataclass(frozen=True)
+class WorkerHost:
+    """A host with a worker that was asked about itself. about: see cell_task.about()."""
+
+    name: str
+    worker: str
+    about: dict[str, Any]
+
+
+@dataclass
+class _Batch:
+    """Cells that run together, in one child. part: its run's id. hosts: the workers whose hosts can run
+    it."""
+
+    cells: tuple[str, ...]
+    part: str
+    hosts: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class HostsRunOptions:
+    """playbook: its file. words: options of `run` for each child. tags: the run's."""
+
+    playbook: Path
+    repeat: int | None = None
+    control: int | None = None
+    words: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+def perform(
+    plan: Plan,
+    options: HostsRunOptions,
+    cluster: AbstractContextManager[Cluster],
+    view: View,
+) -> tuple[Run, Path]:
+    """Run a matrix over a cluster's hosts and judge the merged record. RunStopped with what there is of it
+    after an interrupt. UsageError for a plan that cannot be divided or sent, MachineError for hosts that
+    cannot be used."""
+    if not plan.cells:
+        raise UsageError(f"{plan.name} is no matrix: it has no cells for several hosts", where="--hosts")
+    check_can_be_sent(plan, "another host")
+    check_folder(options.playbook.parent, "the hosts")
+    with cluster as connection:
+        connection.check()
+        return HostsRun(plan, options, connection, view).run()
+
+
+class HostsRun:
+    """One run over hosts, on a cluster that is checked."""
+
+    def __init__(self, plan: Plan, options: HostsRunOptions, cluster: Cluster, view: View) -> None:
+        self._plan, self._options, self._cluster, self._view = plan, options, cluster, view
+        self._id, self._clock = new_run_id(plan.name), HostClock()
+        together = [tuple(cell.id for cell in batch) for batch in batches(plan)]
+        self._waiting = [_Batch(cells, f"{self._id}-{number}") for number, cells in enumerate(together, 1)]
+        self._of = len(self._waiting)
+        self._begun: dict[Any, tuple[_Batch, WorkerHost, int]] = {}
+        self._histories: list[History] = []
+        self._hosts: dict[str, WorkerHost] = {}
+        self._folder = paths.made(paths.home() / "runs") / f".{self._id}"
+
+    def run(self) -> tuple[Run, Path]:
+        """See perform()."""
+        self._hosts = {host.worker: host for host in asked(self._cluster)}
+        interrupted: Interrupted | None = None
+        try:
+            try:
+                self._send()
+                self._place()
+                paths.made(self._folder / "parts")
+                self._all()
+            except Interrupted as error:
+                interrupted = error
+                with shield():
+                    self._stop()
+        finally:
+            with shield():
+                self._cluster.ask(cell_task.forget, self._id, workers=list(self._hosts))
+        with shield():
+            return self._judged(interrupted)
+
+    def _send(self) -> None:
+        """Have every host take the playbook's folder."""
+        with tempfile.TemporaryDirectory() as work:
+            archive = Path(work) / "playbook.tar.gz"
+            cell_task.pack(self._options.playbook.parent, ".", archive)
+            packed = archive.read_bytes()
+        answers = self._cluster.ask(cell_task.receive, self._id, packed, workers=list(self._hosts))
+        for worker, answer in answers.items():
+            if isinstance(answer, Exception):
+                raise MachineError(
+                    f"the playbook cannot be put there: {_line(answer)}",
+                    where=f"host {self._hosts[worker].name}",
+                )
+
+    def _place(self) -> None:
+        """Find out which host can run which cells. MachineError for a cell that none can."""
+        options, ids = self._options, [batch.cells for batch in self._waiting]
+        counts = [options.repeat, options.control]
+        given = self._id, options.playbook.name, counts, ids
+        asked_ones = {
+            self._cluster.submit(cell_task.obstacles, *given, worker=worker): worker for worker in self._hosts
+        }
+        why: dict[int, dict[str, str]] = {}
+        while asked_ones:
+            for task in self._cluster.ended(asked_ones, _PATIENCE_S):
+                host = self._hosts[asked_ones.pop(task)]
+                for number, obstacle in enumerate(_answer(task)):
+                    if obstacle:
+                        why.setdefault(number, {})[host.name] = obstacle
+                    else:
+                        self._waiting[number].hosts.add(host.worker)
+        for number, lacking in why.items():
+            cells = ", ".join(self._waiting[number].cells)
+            name, obstacle = next(iter(lacking.items()))
+            if not self._waiting[number].hosts:
+                raise MachineError(f"no host can run it: {name}: {obstacle}", where=f"cell {cells}")
+            self._view.note(f"cell {cells}: not on {', '.join(lacking)}: {obstacle}")
+
+    def _all(self) -> None:
+        """Run all batches, and collect the history of each."""
+        while True:
+            self._begin()
+            if not self._begun:
+                break
+            for task in self._cluster.ended(self._begun, _PATIENCE_S):
+                self._collect(task)
+            self._let_go()
+        for batch in self._waiting:
+            self._missing(batch, None, "no host that could run it is left")
+        self._waiting = []
+
+    def _begin(self) -> None:
+        """Give each host without a cell the next one that it can run."""
+        busy = {host.worker for _, host, _ in self._begun.values()}
+        for worker, host in self._hosts.items():
+            batch = next((one for one in self._waiting if worker in one.hosts), None)
+            if worker in busy or batch is None:
+                continue
+            self._waiting.remove(batch)
+            options = self._options
+            task = self._cluster.submit(
+                *(cell_task.run_cells, self._id, batch.part, options.playbook.name, batch.cells),
+                [*options.words],
+                worker=worker,
+            )
+            self._begun[task] = batch, host, self._clock.now().raw_ns
+            self._view.note(f"{host.name}: cell {', '.join(batch.cells)}")
+
+    def _let_go(self) -> None:
+        """Give up what ran on hosts that are lost, and those hosts."""
+        running = {host.worker: task for task, (_, host, _) in self._begun.items()}
+        for worker in self._cluster.gone(list(self._hosts)):
+            host = self._hosts.pop(worker)
+            for batch in self._waiting:
+                batch.hosts.discard(worker)
+            self._view.note(f"{host.name}: lost")
+            if task := running.get(worker):
+                batch, _, _ = self._begun.pop(task)
+                task.cancel()
+                self._missing(batch, host, f"host {host.name} was lost while it ran")
+
+    def _collect(self, task: Any) -> None:
+        """Store the history that a task has brought."""
+        batch, host, began_ns = self._begun.pop(task)
+        try:
+            answer = _answer(task)
+        except FreezelabError as error:
+            self._missing(batch, host, f"host {host.name}: {error}")
+            return
+        finally:
+            task.release()
+        self._stored(batch, host, answer)
+        took = format_length(self._clock.now().raw_ns - began_ns)
+        done = self._of - len(self._waiting) - len(self._begun)
+        self._view.note(f"{host.name}: cell {', '.join(batch.cells)}: {took} ({done} of {self._of})")
+
+    def _stored(self, batch: _Batch, host: WorkerHost, answer: dict[str, Any]) -> None:
+        folder, packed = self._folder / "parts", answer["packed"]
+        if not packed:
+            said = "; ".join(str(answer["said"]).removeprefix("freezelab: ").split("\n"))
+            why = said or f"{answer['why']}, exit status {answer['status']}"
+            self._missing(batch, host, f"host {host.name}: {why}")
+            return
+        archive = folder / f"{batch.part}.tar.gz"
+        try:
+            archive.write_bytes(packed)
+            cell_task.unpack(archive, folder)
+            self._histories.append(self._of_host(read_history(folder / batch.part), batch, host))
+        except (FreezelabError, OSError) as error:
+            self._missing(batch, host, f"host {host.name}: its record is of no use: {_line(error)}")
+        else:
+            self._cluster.ask(cell_task.forget, self._id, [batch.part], workers=[host.worker])
+        finally:
+            archive.unlink(missing_ok=True)
+
+    def _of_host(self, history: History, batch: _Batch, host: WorkerHost) -> History:
+        """A part's history, with its host's name, and with the reason where a cell did not come to its end.
+        RecordError for one of other cells."""
+        start = history.start
+        ran, meant = start.whole, self._plan
+        if ran is None or (ran.digest, ran.repeat, ran.control) != (
+            meant.digest,
+            meant.repeat,
+            meant.control,
+        ):
+            raise RecordError("it is of another playbook")
+        details = {**start.host.details, HOST: host.name}
+        # Paths of files beside the playbook are those of the host.
+        named = replace(start, whole=meant, host=replace(start.host, details=details))
+        first, *more = history.entries
+        failure = next((end.failure for end in history.of(RunEnded) if not end.interrupted), history.damage)
+        if failure:
+            told = {event.id for event in history.of(CellReached) if event.skipped}
+            why = f"host {host.name}: {_line(failure)}"
+            more += [
+                replace(history.entries[-1], event=CellReached(cell, why), seq=0)
+                for cell in batch.cells
+                if cell not in told
+            ]
+        return replace(history, entries=(replace(first, event=named), *more))
+
+    def _missing(self, batch: _Batch, host: WorkerHost | None, why: str) -> None:
+        """Write the record of cells of which there is none, with the reason."""
+        self._view.note(f"cell {', '.join(batch.cells)}: not run: {why}")
+        folder = self._folder / "parts" / batch.part
+        shutil.rmtree(folder, ignore_errors=True)  # of a record that is of no use
+        folder.mkdir()
+        about = host.about if host is not None else {}
+        facts = about.get("facts", {})
+        details = {MACHINE: about["machine"], HOST: host.name} if host is not None else {MACHINE: "none"}
+        here = Host(
+            facts.get("kernel", ""), facts.get("cpu", ""), facts.get("memory_bytes", 0), details=details
+        )
+        part = part_of(self._plan, batch.cells)
+        with FileJournal(folder, self._clock) as journal:
+            journal.append(RunStarted(SCHEMA, batch.part, part, here, None, self._options.tags, self._plan))
+            for cell in batch.cells:
+                journal.append(CellReached(cell, why))
+            journal.append(RunEnded(interrupted=False, failure=why))
+        self._histories.append(read_history(folder))
+
+    def _stop(self) -> None:
+        """Have all children end, and collect what they recorded."""
+        workers = [host.worker for _, host, _ in self._begun.values()]
+        self._view.note(f"ending the cells on {', '.join(host.name for _, host, _ in self._begun.values())}")
+        self._cluster.ask(cell_task.end, self._id, workers=workers)
+        until_ns = self._clock.now().raw_ns + round((cell_task.CLEAN_UP_S + 10) * 1e9)
+        while self._begun and self._clock.now().raw_ns < until_ns:
+            for task in self._cluster.ended(self._begun, _PATIENCE_S):
+                self._collect(task)
+            self._let_go()
+
+    def _judged(self, interrupted: Interrupted | None) -> tuple[Run, Path]:
+        if not self._histories:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise interrupted or MachineError("no host has run a cell", where="--hosts")
+        write_merged(self._histories, self._plan, self._id, self._folder)
+        folder = self._folder.rename(self._folder.with_name(self._id))
+        run = judged(folder, index_of(paths.home()))
+        write(run, folder)
+        if interrupted is not None:
+            raise RunStopped(interrupted, run, folder, interrupted.exit_code)
+        return run, folder
+
+
+def asked(cluster: Cluster) -> list[WorkerHost]:
+    """The hosts of a cluster's workers. MachineError when they cannot run cells together: another version,
+    or one machine twice."""
+    workers = cluster.workers()
+    here = cell_task.about()["versions"]
+    for what, there in cluster.versions().items():
+        _check_version(what, there, here[what], f"scheduler {cluster.where}")
+    answers = cluster.ask(cell_task.about, workers=[worker.address for worker in workers])
+    hosts: list[WorkerHost] = []
+    for worker in workers:
+        answer = answers.get(worker.address)
+        if not isinstance(answer, dict):
+            what = f"freezelab there does not answer: {_line(answer)}"
+            hint = "install the same freezelab, with its extra hosts, in the Python of each worker"
+            raise MachineError(what, where=f"worker {worker.name}", hint=hint)
+        name = worker.name if worker.name != worker.address else str(answer["node"])
+        hosts.append(WorkerHost(name, worker.address, answer))
+    for host in hosts:
+        for what, version in here.items():
+            _check_version(what, host.about["versions"].get(what, ""), version, f"host {host.name}")
+    many = Counter(host.name for host in hosts)
+    return distinct(
+        [replace(host, name=f"{host.name} {host.worker}") if many[host.name] > 1 else host for host in hosts]
+    )
+
+
+def distinct(hosts: Sequence[WorkerHost]) -> list[WorkerHost]:
+    """The hosts. MachineError when two are one machine, or cannot be told apart in records."""
+    boots: dict[str, str] = {}
+    machines: dict[str, str] = {}
+    for host in hosts:
+        boot, machine = host.about["boot"], host.about["machine"]
+        if boot and boot in boots:
+            what = f"it is the same machine as {boots[boot]}, and a machine has one lab at a time"
+            raise MachineError(what, where=f"host {host.name}", hint="leave one of them out")
+        if machine in machines:
+            what = f"it has the /etc/machine-id of {machines[machine]}: figures would be taken as one host's"
+            hint = "there: rm /etc/machine-id; systemd-machine-id-setup"
+            raise MachineError(what, where=f"host {host.name}", hint=hint)
+        boots[boot] = machines[machine] = host.name
+    return list(hosts)
+
+
+def _check_version(what: str, there: str, here: str, where: str) -> None:
+    if there != here:
+        hint = "hosts and controller need the same"
+        raise MachineError(f"{what} is {there or 'unknown'} there and {here} here", where=where, hint=hint)
+
+
+def _answer(task: Any) -> Any:
+    """What a task returned. MachineError when it raised, or was lost."""
+    if task.status == "finished":
+        return task.result()
+    if task.status == "cancelled":
+        raise MachineError("the scheduler was lost")
+    error = task.exception()
+    if type(error).__name__ == "KilledWorker":
+        raise MachineError("its worker was lost")
+    raise MachineError(f"{type(error).__name__}: {_line(error)}")
+
+
+def _line(error: object) -> str:
+    return "; ".join(str(error).split("\n"))

@@ -1,0 +1,103 @@
+"""A real Dask scheduler and workers on the loopback, each worker a machine of its own with its own state
+folder, whose cells run in cell_stand_in.py. `dask worker --preload tests.unit.cell_worker` makes them so.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lab.host import facts
+from lab.hosts import cell_task
+
+WAIT_S = 60.0
+FAKED = "FREEZELAB_TEST_MACHINE"
+
+
+def dask_setup(_worker: object) -> None:
+    """Called in each worker as it starts."""
+    machine = Path(os.environ[FAKED])
+    facts._MACHINE_ID, cell_task._BOOT_ID = machine / "machine-id", machine / "boot-id"
+    cell_task.FREEZELAB = (sys.executable, "-m", "tests.unit.cell_stand_in")
+    cell_task.obstacles = _obstacles
+
+
+def _obstacles(
+    run: str, playbook: str, counts: Sequence[int | None], batches: Sequence[Sequence[str]]
+) -> list[str]:
+    """The file `lacking` of the machine has the cells that it cannot run."""
+    lacking = Path(os.environ[FAKED], "lacking")
+    named = lacking.read_text().split() if lacking.exists() else []
+    return ["no such emulator: /opt/qemu" if set(batch) & set(named) else "" for batch in batches]
+
+
+@dataclass
+class LoopbackCluster:
+    """address: the scheduler's. workers: their processes, by name. folder: with a folder for each machine."""
+
+    folder: Path
+    address: str = ""
+    workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def home(self, name: str) -> Path:
+        return self.folder / name / "home"
+
+    def add(self, name: str, *options: str, machine: str = "") -> None:
+        """Start a worker. machine: another's, which it is on."""
+        own = self.folder / (machine or name)
+        own.mkdir(exist_ok=True)
+        for kind in ("machine-id", "boot-id"):
+            (own / kind).write_text(f"{kind} of {machine or name}")
+        argv = [
+            *("worker", self.address, "--host", "127.0.0.1", "--name", name, "--nthreads", "1"),
+            *("--no-nanny", "--no-dashboard", "--preload", "tests.unit.cell_worker"),
+            *("--local-directory", str(own / "dask"), *(options or ("--resources", "lab=1"))),
+        ]
+        env = {FAKED: str(own), "FREEZELAB_HOME": str(self.home(name))}
+        self.workers[name] = _dask(self.folder / f"{name}.log", argv, "Registered to", env)
+
+    def close(self) -> None:
+        for process in self.workers.values():
+            process.kill()
+            process.wait(WAIT_S)
+
+
+@contextmanager
+def loopback_cluster(folder: Path, names: Sequence[str] = ()) -> Iterator[LoopbackCluster]:
+    """A scheduler, and workers of these names."""
+    with ExitStack() as stack:
+        cluster, log = LoopbackCluster(folder), folder / "scheduler.log"
+        argv = [
+            *("scheduler", "--host", "127.0.0.1", "--port", "0"),
+            *("--no-dashboard", "--dashboard-address", "127.0.0.1:0"),
+        ]
+        scheduler = _dask(log, argv, "Scheduler at:", {})
+        stack.callback(scheduler.wait, WAIT_S)
+        stack.callback(scheduler.kill)
+        stack.callback(cluster.close)
+        cluster.address = log.read_text().partition("Scheduler at:")[2].split()[0]
+        for name in names:
+            cluster.add(name)
+        yield cluster
+
+
+def _dask(log: Path, argv: Sequence[str], says: str, env: dict[str, str]) -> subprocess.Popen[bytes]:
+    """A dask command that has said that it is ready."""
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from dask.__main__ import main; main()", *argv],
+            stdout=file,
+            stderr=file,
+            env={**os.environ, **env},
+        )
+    end = time.monotonic() + WAIT_S
+    while says not in log.read_text():
+        assert process.poll() is None and time.monotonic() < end, log.read_text()
+        time.sleep(0.05)
+    return process
