@@ -19,6 +19,7 @@ from lab.cli import (
     ci,
     completion,
     events,
+    hosts,
     kept_guests,
     lab_hosts,
     nights,
@@ -93,6 +94,7 @@ app.add_typer(nights.nightly, name="nightly")
 app.add_typer(nights.baseline, name="baseline")
 app.add_typer(metrics_command.metrics, name="metrics")
 app.add_typer(lab_hosts.lab_host, name="labhost")
+app.add_typer(hosts.hosts, name="hosts")
 
 
 def _print_version(wanted: bool) -> None:

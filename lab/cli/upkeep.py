@@ -31,14 +31,24 @@ def recover(
 
 
 @commands.command()
-def doctor(connect: Connect = None) -> None:
+def doctor(
+    connect: Connect = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the checks and versions as JSON.")] = False,
+) -> None:
     """Check what this machine supports, and how to add what is missing."""
-    from lab.report.console import stdout_console
-    from lab.report.listings import render_checks
     from lab.session.checks import examine
 
     checks = examine(connect)
-    render_checks(checks, stdout_console())
+    if as_json:
+        from lab.record.hosts_check import as_json as made
+        from lab.session.machine_report import look
+
+        typer.echo(made(look(checks)), nl=False)
+    else:
+        from lab.report.console import stdout_console
+        from lab.report.listings import render_checks
+
+        render_checks(checks, stdout_console())
     raise typer.Exit(0 if all(check.ok is not False for check in checks) else 4)
 
 

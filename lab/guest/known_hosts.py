@@ -76,7 +76,7 @@ class KnownHosts:
         raise RefusedError(
             f"the host key of {self.host} is not known: {what}{trusted}",
             where=where,
-            hint=f"if it is the guest's (ssh-keygen -lf FILE.pub there): echo '{line}' >>{file}",
+            hint=f"if it is its own (ssh-keygen -lf FILE.pub there): echo '{line}' >>{file}",
         )
 
 

@@ -37,9 +37,11 @@ class SshRoute:
     """An SshServer. sudo: whether commands are executed by sudo; is_root: whether they are root's. The
     session sets both when the user has logged in for the first time."""
 
-    def __init__(self, guest: str, target: SshTarget) -> None:
-        """UsageError when ssh_config is not valid."""
-        self.guest = guest
+    def __init__(self, guest: str, target: SshTarget, lost_s: int = 0) -> None:
+        """lost_s: when a TCP connection on which nothing is acknowledged is given up, in seconds; 0: when
+        Linux does, for a guest that is frozen acknowledges nothing. UsageError when ssh_config is not
+        valid."""
+        self.guest, self._lost_s = guest, lost_s
         self._hop = resolve(target, self.where)
         self.sudo = False
         self.is_root = self._hop.user == "root"
@@ -105,8 +107,18 @@ class SshRoute:
             # An address that cannot be reached must not use up the others' time.
             with suppress(OSError):
                 soon = min(deadline_s, time.monotonic() + (deadline_s - time.monotonic()) / len(addresses))
-                return wait_for_banner(address, hop.port, soon, alive, longest_s)
-        return wait_for_banner(addresses[-1], hop.port, deadline_s, alive, longest_s)
+                return self._watched(wait_for_banner(address, hop.port, soon, alive, longest_s))
+        return self._watched(wait_for_banner(addresses[-1], hop.port, deadline_s, alive, longest_s))
+
+    def _watched(self, sock: socket.socket) -> socket.socket:
+        """The connection, which ends by itself when the other end has been cut off for lost_s."""
+        if self._lost_s:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._lost_s * 1000)
+            # An idle one is asked (tcp(7)); the time limit above counts for these questions as well.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, self._lost_s // 3))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, self._lost_s // 3))
+        return sock
 
     def _logged_in(self, hop: SshHop, sock: socket.socket) -> paramiko.Transport:
         """A connection to a machine on the way. GuestError, with the machine, when that fails."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 _MACHINE_ID = Path("/etc/machine-id")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _CPUFREQ = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
@@ -51,11 +52,16 @@ def look() -> HostFacts:
 
 def machine_id() -> str:
     """A digest of the machine's id, which must not leave the machine itself (machine-id(5))."""
-    try:
-        text = _MACHINE_ID.read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        text = ""
-    return hashlib.sha256(f"freezelab {text}".encode()).hexdigest()[:16]
+    return _digest(_MACHINE_ID)
+
+
+def boot_id() -> str:
+    """A digest of the running kernel's boot id (random(4)). Containers of one machine have the same."""
+    return _digest(_BOOT_ID)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(f"freezelab {_read(path).strip()}".encode()).hexdigest()[:16]
 
 
 def _cpu_model() -> str:

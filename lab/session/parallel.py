@@ -23,12 +23,15 @@ def nothing() -> None:
 
 
 def together(
-    items: Sequence[Item], do: Callable[[Item], Made], call_off: Callable[[], None] = nothing
+    items: Sequence[Item],
+    do: Callable[[Item], Made],
+    call_off: Callable[[], None] = nothing,
+    at_once: int = AT_ONCE,
 ) -> list[Made]:
     """The result for each item, in their order. The first error is raised when all threads have ended.
 
     call_off: called when this is interrupted; it makes the running work end."""
-    pool = ThreadPoolExecutor(min(AT_ONCE, len(items)) or 1)
+    pool = ThreadPoolExecutor(min(at_once, len(items)) or 1)
     try:
         return [begun.result() for begun in [pool.submit(do, item) for item in items]]
     except Interrupted:

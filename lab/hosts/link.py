@@ -1,0 +1,108 @@
+"""An SSH connection to a host: freezelab is run there, and the host's clock is read.
+
+A host's key has to be known already, and a link that is cut is noticed after LOST_S, whatever waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from statistics import median_low
+from typing import Self
+
+from lab.core.drift_study import point
+from lab.errors import FreezelabError, GuestError, MachineError
+from lab.guest.probe import GuestProbe
+from lab.guest.ssh import SSH, Result
+from lab.guest.ssh_route import SshRoute
+from lab.hosts.hosts_file import HostEntry
+from lab.process.clock import HostClock
+from lab.record.hosts_check import HostOffset
+
+CONNECT_S = 10.0
+LOST_S = 15
+"""Seconds until a connection on which nothing is acknowledged is given up."""
+
+READINGS = 30
+"""Of a clock. At a round trip of 1 ms they take 30 ms, in which two clocks drift apart by a microsecond."""
+
+_NOT_FOUND = (126, 127)  # sh(1)
+
+
+class SshLink:
+    """A context manager. FreezelabError, with the host, when it is not reached."""
+
+    def __init__(self, entry: HostEntry, clock: HostClock, timeout_s: float = CONNECT_S) -> None:
+        self.entry, self._clock, self._timeout_s = entry, clock, timeout_s
+        self._ssh: SSH | None = None
+
+    def __enter__(self) -> Self:
+        with as_host(self.entry.name):
+            route = SshRoute(self.entry.name, self.entry.ssh, LOST_S)
+            try:
+                self._ssh = SSH.connect(route, self._clock, self._timeout_s)
+            except GuestError as error:
+                error.hint = error.hint or f"is it up, and does ssh {self.entry.ssh.host} reach it from here?"
+                raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._ssh is not None and self._ssh.alive
+
+    def close(self) -> None:
+        """Cut it. Who waits on it gets an error. Safe from any thread."""
+        if self._ssh is not None:
+            self._ssh.close()
+
+    def freezelab(self, arguments: Sequence[str], timeout_s: float) -> Result:
+        """Run freezelab there to its end. MachineError when there is none, or the link is lost; the command
+        may go on there."""
+        with as_host(self.entry.name):
+            try:
+                done = self._connected().run(self.entry.command(arguments), timeout_s)
+            except GuestError as error:
+                # The command is long, and whoever reads this has not written it.
+                what = f"freezelab {arguments[0]}: {error.what.rpartition(': ')[2]}"
+                hint = "when the link is back, freezelab hosts recover frees what was left there"
+                raise MachineError(what, hint=error.hint or hint) from error
+        if done.status in _NOT_FOUND:
+            last = (done.err.strip().splitlines() or [f"exit status {done.status}"])[-1]
+            raise MachineError(
+                f"there is no freezelab: {last}",
+                where=f"host {self.entry.name}",
+                hint="install it there, or write its path as freezelab: in the hosts file",
+            )
+        return done
+
+    def offset(self) -> HostOffset:
+        """The host's REALTIME minus this machine's, read as a guest's is, with four stamps a reading. It ends
+        the connection. GuestError when the clock cannot be read."""
+        with as_host(self.entry.name), GuestProbe(self.entry.name, self._connected) as probe:
+            probe.rest()
+            readings = [probe.read() for _ in range(READINGS)]
+        found = point(readings)
+        if found is None:
+            raise MachineError("its clock gave no reading", where=f"host {self.entry.name}")
+        trips = [reading.round_trip_ns for reading in readings]
+        bounds = found.real.offset
+        return HostOffset(bounds.low_ns, bounds.high_ns, min(trips), median_low(trips), len(readings))
+
+    def _connected(self) -> SSH:
+        if self._ssh is None:
+            raise MachineError("not connected", where=f"host {self.entry.name}")
+        return self._ssh
+
+
+@contextmanager
+def as_host(name: str) -> Iterator[None]:
+    """Errors of what is otherwise used for guests name the host."""
+    try:
+        yield
+    except FreezelabError as error:
+        error.where = error.where.replace(f"guest {name}", f"host {name}", 1) or f"host {name}"
+        raise

@@ -1,0 +1,277 @@
+"""Hosts without machines: each is a set of namespaces with its own sshd, machine id and state folder.
+
+All of them share this machine's kernel, so their REALTIME is this machine's: the true offset is zero. Their
+MONOTONIC clocks may differ (time_namespaces(7)). The controller has a network namespace as well. Frames go
+between the two through this process, which delays them (the kernel may have no netem) or drops them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import queue
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from lab.image.identity import make_key, write_key
+from lab.image.store import ImageStore, default_cache
+from lab.session import paths
+from tests.mounts import need_namespaces
+
+ROOT = Path(__file__).parents[2]
+NEWNET = 0x40000000  # linux/sched.h
+TUNSETIFF, TAP = 0x400454CA, 0x1002  # linux/if_tun.h: IFF_TAP | IFF_NO_PI
+READY_S = 30.0
+
+INSIDE = """
+set -e
+folder=$1 sshd=$2
+mount -t tmpfs none /run
+mkdir -p /run/sshd /run/lock
+mount --bind "$folder/machine-id" /etc/machine-id
+mount --bind "$folder/passwd" /etc/passwd
+ip link set lo up
+LD_LIBRARY_PATH=$folder/.. "$sshd" -D -e -f "$folder/sshd_config" 2>"$folder/sshd.log" &
+touch "$folder/ready"
+# Not exec: the shell is this namespace's init and reaps.
+wait
+"""
+
+CONFIG = """
+HostKey {folder}/host_key
+AuthorizedKeysFile {folder}/authorized_keys
+PidFile none
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+"""
+
+
+def sshd_program(folder: Path) -> str:
+    """The path of an sshd: this machine's, or that of the lab's Debian image, taken out into `folder`."""
+    if found := shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin"):
+        return found
+    image = ImageStore(paths.RECIPES, default_cache()).find("debian")
+    if image is None or not shutil.which("debugfs", path=f"{os.environ['PATH']}:/usr/sbin"):
+        pytest.skip("there is no sshd, and no image debian to take it from")
+    disk = next(image.folder.glob("disk-*.img"))
+    for there in ("/usr/sbin/sshd", "/usr/lib/x86_64-linux-gnu/libwrap.so.0.7.6"):
+        name = Path(there).name.replace(".0.7.6", ".0")
+        subprocess.run(
+            ["/usr/sbin/debugfs", "-R", f"dump {there} {folder / name}", disk],
+            check=True,
+            capture_output=True,
+        )
+    (folder / "sshd").chmod(0o755)
+    return str(folder / "sshd")
+
+
+def in_namespace(process: int) -> list[str]:
+    """The beginning of a command in this process's network namespace, which ends with this process."""
+    return ["setpriv", "--pdeathsig", "KILL", "nsenter", f"--net=/proc/{process}/ns/net", "--"]
+
+
+def tap_in(process: int, name: str) -> int:
+    """A tap in the network namespace of a process. Its descriptor."""
+    made: queue.SimpleQueue[int | OSError] = queue.SimpleQueue()
+
+    def make() -> None:  # setns(2) moves a thread alone
+        try:
+            with Path(f"/proc/{process}/ns/net").open() as there:
+                if ctypes.CDLL(None, use_errno=True).setns(there.fileno(), NEWNET):
+                    raise OSError(ctypes.get_errno(), "setns")
+            tap = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+            fcntl.ioctl(tap, TUNSETIFF, struct.pack("16sH22x", name.encode(), TAP))
+            made.put(tap)
+        except OSError as error:
+            made.put(error)
+
+    threading.Thread(target=make).start()
+    tap = made.get()
+    if isinstance(tap, OSError):
+        raise tap
+    return tap
+
+
+class HostWire:
+    """Moves frames between two taps. there_s, back_s: the delay of each way. is_cut: all are dropped."""
+
+    def __init__(self, near: int, far: int) -> None:
+        self.there_s = self.back_s = 0.0
+        self.is_cut = False
+        self._taps = (near, far)
+        for source, to, delay in ((near, far, lambda: self.there_s), (far, near, lambda: self.back_s)):
+            waiting: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
+            for work in (self._read, self._write):
+                descriptor = source if work == self._read else to
+                threading.Thread(target=work, args=(descriptor, waiting, delay), daemon=True).start()
+
+    def _read(
+        self, tap: int, waiting: queue.SimpleQueue[tuple[float, bytes]], delay: Callable[[], float]
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while frame := os.read(tap, 1 << 16):
+                if not self.is_cut:
+                    waiting.put((time.monotonic() + delay(), frame))
+        waiting.put((0.0, b""))
+
+    def _write(
+        self, tap: int, waiting: queue.SimpleQueue[tuple[float, bytes]], delay: Callable[[], float]
+    ) -> None:
+        while True:
+            due, frame = waiting.get()
+            if not frame:
+                return
+            time.sleep(max(0.0, due - time.monotonic()))
+            if not self.is_cut:
+                with contextlib.suppress(OSError):  # an interface that is down
+                    os.write(tap, frame)
+
+
+class NamespaceHost:
+    """A host. address: of its sshd, port 22. wire: to the controller."""
+
+    def __init__(
+        self, name: str, address: str, folder: Path, process: subprocess.Popen[bytes], wire: HostWire
+    ) -> None:
+        self.name, self.address, self.folder, self.process, self.wire = name, address, folder, process, wire
+
+    @property
+    def state(self) -> Path:
+        """Its FREEZELAB_HOME."""
+        return self.folder / "state"
+
+    def cut_after_login(self) -> None:
+        """Cut its link as soon as the controller has logged in."""
+        end = time.monotonic() + READY_S
+        while b"Accepted publickey" not in (self.folder / "sshd.log").read_bytes() and time.monotonic() < end:
+            time.sleep(0.01)
+        self.wire.is_cut = True
+
+    def switch_off(self) -> None:
+        """All that runs there ends at once."""
+        self.process.kill()
+        self.process.wait()
+
+
+class SshHosts:
+    """The controller's namespace, and hosts. A context manager."""
+
+    def __init__(self, folder: Path) -> None:
+        if os.geteuid() != 0:
+            pytest.skip("only root can make the namespaces")
+        need_namespaces()
+        self.folder, self.hosts = folder, list[NamespaceHost]()
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        self._sshd = sshd_program(self.folder)
+        ready = self.folder / "controller"
+        begin = "ip link set lo up; ip link add hosts0 type bridge; ip address add 10.77.0.1/24 dev hosts0; "
+        begin += f"ip link set hosts0 up; touch {ready}; exec sleep infinity"
+        self._controller = self._start(["unshare", "--net", "sh", "-c", begin], ready)
+        write_key(self.folder / "key", *make_key("controller"))
+        (self.folder / "known_hosts").touch()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _start(self, argv: Sequence[str], ready: Path) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *argv], stdin=subprocess.DEVNULL)
+        self._stack.callback(process.wait)
+        self._stack.callback(process.kill)
+        end = time.monotonic() + READY_S
+        while not ready.exists():
+            assert process.poll() is None and time.monotonic() < end, f"{argv} does not begin"
+            time.sleep(0.01)
+        return process
+
+    def add(self, name: str, machine: str = "", ahead_s: int = 0) -> NamespaceHost:
+        """A host. machine: its machine id, one of its own by default. ahead_s: of its MONOTONIC clocks."""
+        number = len(self.hosts) + 2
+        folder = self.folder / name
+        (folder / "state").mkdir(parents=True)
+        write_key(folder / "host_key", *make_key(name))
+        shutil.copy(self.folder / "key.pub", folder / "authorized_keys")
+        (folder / "machine-id").write_text((machine or f"{number:032x}") + "\n")
+        users = [
+            line for line in Path("/etc/passwd").read_text().splitlines() if not line.startswith("sshd:")
+        ]
+        (folder / "passwd").write_text(
+            "\n".join([*users, "sshd:x:100:65534::/run/sshd:/usr/sbin/nologin"]) + "\n"
+        )
+        (folder / "sshd_config").write_text(CONFIG.format(folder=folder))
+        later = ["--time", "--monotonic", str(ahead_s), "--boottime", str(ahead_s)] if ahead_s else []
+        apart = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *later]
+        argv = [*apart, "sh", "-c", INSIDE, "host", str(folder), self._sshd]
+        process = self._start(argv, folder / "ready")
+        near, far = tap_in(self._controller.pid, f"to-{number}"), tap_in(process.pid, "eth0")
+        for tap in (near, far):
+            self._stack.callback(os.close, tap)
+        address = f"10.77.0.{number}"
+        self._ip(self._controller, "link", "set", f"to-{number}", "master", "hosts0", "up")
+        self._ip(process, "address", "add", f"{address}/24", "dev", "eth0")
+        self._ip(process, "link", "set", "eth0", "up")
+        public = " ".join((folder / "host_key.pub").read_text().split()[:2])
+        with (self.folder / "known_hosts").open("a") as known:
+            known.write(f"{address} {public}\n")
+        self.hosts.append(NamespaceHost(name, address, folder, process, HostWire(near, far)))
+        return self.hosts[-1]
+
+    def _ip(self, process: subprocess.Popen[bytes], *words: str) -> None:
+        subprocess.run([*in_namespace(process.pid), "ip", *words], check=True, capture_output=True)
+
+    def entry(self, host: NamespaceHost) -> str:
+        """The host in a hosts file."""
+        program = (
+            f"[env, PYTHONPATH={ROOT}, PYTHONDONTWRITEBYTECODE=1, {sys.executable}, -P, -m, lab.cli.main]"
+        )
+        ssh = f"{{host: {host.address}, user: root, key: key, known_hosts: known_hosts}}"
+        return f"  - {{name: {host.name}, ssh: {ssh}, state: {host.state}, freezelab: {program}}}\n"
+
+    def file(self, text: str = "", name: str = "hosts.yaml") -> Path:
+        """A hosts file; by default with all hosts."""
+        path = self.folder / name
+        path.write_text(text or "hosts:\n" + "".join(map(self.entry, self.hosts)))
+        return path
+
+    def argv(self, *arguments: str) -> list[str]:
+        """freezelab in the controller's namespace."""
+        return [*in_namespace(self._controller.pid), sys.executable, "-P", "-m", "lab.cli.main", *arguments]
+
+    def environment(self, **more: str) -> Mapping[str, str]:
+        home = self.folder / "controller-state"
+        return {**os.environ, "PYTHONPATH": str(ROOT), "FREEZELAB_HOME": str(home), **more}
+
+    def run(self, *arguments: str, timeout_s: float = 120, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.argv(*arguments),
+            env=self.environment(**more),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+
+@contextlib.contextmanager
+def ssh_hosts(*names: str) -> Iterator[SshHosts]:
+    """Hosts of these names, in a folder with a short name, as libvirt's sockets need it."""
+    with tempfile.TemporaryDirectory(prefix="fl-h-") as folder, SshHosts(Path(folder)) as made:
+        for name in names:
+            made.add(name)
+        yield made
