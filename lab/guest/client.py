@@ -115,12 +115,19 @@ class BackgroundProgram:
 
 class CycleProgram:
     """A background program in a guest that records one cycle after another. A context manager. ssh, name,
-    title: see BackgroundProgram. arguments: of the program."""
+    title: see BackgroundProgram. arguments: of the program. most_ns: the longest time that a cycle takes: it
+    works no longer, as the host may have been killed."""
 
     def __init__(
-        self, guest: str, ssh: Callable[[], SSH], name: str, title: str, arguments: Sequence[str]
+        self,
+        guest: str,
+        ssh: Callable[[], SSH],
+        name: str,
+        title: str,
+        arguments: Sequence[str],
+        most_ns: int,
     ) -> None:
-        self.guest = guest
+        self.guest, self._begin = guest, f"cycle {most_ns}"
         self._program, self._arguments = BackgroundProgram(ssh, name, title), tuple(arguments)
 
     def __enter__(self) -> Self:
@@ -136,9 +143,9 @@ class CycleProgram:
 
     def start_cycle(self) -> None:
         """Have it forget what it has recorded. GuestError when the guest does not answer."""
-        if self._ask("cycle", "C") is None:  # gone, with a guest that was rebooted
+        if self._ask(self._begin, "C") is None:  # gone, with a guest that was rebooted
             self._program.start(*self._arguments)
-            self._ask("cycle", "C")
+            self._ask(self._begin, "C")
 
     def _ask(self, what: str, letter: str) -> dict[str, Any] | None:
         return self._program.ask(what, letter, ANSWER_S)

@@ -38,7 +38,7 @@ class GuestWatcher(CycleProgram):
 
     mechanism: the mechanism whose programs are queried. effects: whether to record side effects. load: the
     share of each vCPU that is kept busy from start_cycle until effects() is called. vcpus: the guest's number
-    of vCPUs.
+    of vCPUs. most_ns: see CycleProgram.
     """
 
     def __init__(
@@ -49,9 +49,10 @@ class GuestWatcher(CycleProgram):
         effects: bool,
         load: float,
         vcpus: int,
+        most_ns: int,
     ) -> None:
         arguments = (asked(mechanism), str(int(effects)), str(load), str(vcpus))
-        super().__init__(guest, ssh, "pause_watcher", "the watcher", arguments)
+        super().__init__(guest, ssh, "pause_watcher", "the watcher", arguments, most_ns)
         self._watches_effects = effects
 
     def claims(self) -> Sequence[Claim]:

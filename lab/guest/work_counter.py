@@ -12,10 +12,11 @@ from lab.guest.ssh import SSH
 
 
 class GuestWorkCounter:
-    """ports.WorkCounter over SSH. A context manager. ssh: see BackgroundProgram."""
+    """ports.WorkCounter over SSH. A context manager. ssh: see BackgroundProgram. most_ns: see
+    CycleProgram."""
 
-    def __init__(self, ssh: Callable[[], SSH], spec: DirtySpec) -> None:
-        self._spec = spec
+    def __init__(self, ssh: Callable[[], SSH], spec: DirtySpec, most_ns: int) -> None:
+        self._spec, self._begin = spec, f"cycle {most_ns}"
         self._program = BackgroundProgram(ssh, "work_counter", "the program that dirties memory")
 
     def __enter__(self) -> GuestWorkCounter:
@@ -33,7 +34,7 @@ class GuestWorkCounter:
         self._program.stop("X", STOP_S)
 
     def start_cycle(self) -> None:
-        self._program.ask("cycle", "C", ANSWER_S)
+        self._program.ask(self._begin, "C", ANSWER_S)
 
     def counts(self) -> WorkCounts | None:
         found = self._program.ask("counts", "W", ANSWER_S)

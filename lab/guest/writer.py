@@ -14,10 +14,11 @@ _THAW_S = 3.0
 
 class GuestWriter(CycleProgram):
     """ports.Writer over SSH: a CycleProgram that thaws before it ends. sysrq: while it is armed, the guest's
-    kernel takes Alt-SysRq-J, whatever its kernel.sysrq is."""
+    kernel takes Alt-SysRq-J, whatever its kernel.sysrq is. most_ns: see CycleProgram; from arm() on it writes
+    no longer than some seconds after that time."""
 
-    def __init__(self, guest: str, ssh: Callable[[], SSH], *, sysrq: bool) -> None:
-        super().__init__(guest, ssh, "disk_writer", "the writer", ["sysrq"] if sysrq else [])
+    def __init__(self, guest: str, ssh: Callable[[], SSH], most_ns: int, *, sysrq: bool) -> None:
+        super().__init__(guest, ssh, "disk_writer", "the writer", ["sysrq"] if sysrq else [], most_ns)
 
     def arm(self, after_ns: int) -> None:
         """Have the guest thaw by itself after so much of its own MONOTONIC, unless writes() comes before."""

@@ -10,7 +10,7 @@ from functools import partial
 
 from lab.controller import CycleGuest
 from lab.core.depth_needs import obstacle
-from lab.core.plan import Cell, Depth, GuestSpec, RtcTrack, TimeFault
+from lab.core.plan import Cell, CycleSpec, Depth, GuestSpec, RtcTrack, TimeFault
 from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_S, format_size
 from lab.errors import FreezelabError, GuestGone, Interrupted, Refused
@@ -48,6 +48,14 @@ AGENT_NS = 60 * NS_PER_S
 
 OWN_AGENT_NS = 5 * NS_PER_S
 """The same in a guest that has run for long."""
+
+SPARE_NS = 600 * NS_PER_S
+"""How much longer than its own times a cycle may take, on a busy host or when it is another one, by hand."""
+
+
+def most_ns(cycle: CycleSpec) -> int:
+    """How long a program in the guest works in such a cycle, if nobody has it stop before."""
+    return cycle.before_ns + cycle.budget_ns + cycle.watch_ns + SPARE_NS
 
 
 class _AtFault:
@@ -162,7 +170,7 @@ class GuestSetup:
         """The program that dirties the guest's memory. None when none is wanted."""
         if cell.cycle.dirty is None:
             return None
-        return stack.enter_context(GuestWorkCounter(lambda: probe.ssh, cell.cycle.dirty))
+        return stack.enter_context(GuestWorkCounter(lambda: probe.ssh, cell.cycle.dirty, most_ns(cell.cycle)))
 
     def _writer(
         self, spec: GuestSpec, probe: SessionProbe, cell: Cell, stack: ExitStack
@@ -170,7 +178,8 @@ class GuestSetup:
         """The writer of a guest whose file systems are to be frozen. None without Python in it."""
         if probe.depth is not Depth.PYTHON or not cell.cycle.method.traits.freezes_files:
             return None
-        return stack.enter_context(GuestWriter(spec.name, lambda: probe.ssh, sysrq=not spec.is_own))
+        writer = GuestWriter(spec.name, lambda: probe.ssh, most_ns(cell.cycle), sysrq=not spec.is_own)
+        return stack.enter_context(writer)
 
     def _shell_thaw(
         self, spec: GuestSpec, probe: SessionProbe, cell: Cell, stack: ExitStack
@@ -190,8 +199,9 @@ class GuestSetup:
             return None
         own = self._hypervisor.own.facts(spec.name)
         vcpus = own.vcpus if own is not None else spec.vcpus
-        watcher = GuestWatcher(spec.name, lambda: probe.ssh, cell.resync, effects, load, vcpus)
-        return stack.enter_context(watcher)
+        return stack.enter_context(
+            GuestWatcher(spec.name, lambda: probe.ssh, cell.resync, effects, load, vcpus, most_ns(cell.cycle))
+        )
 
     def _access(self, spec: GuestSpec, probe: SessionProbe) -> timesync.GuestAccess:
         hypervisor, name = self._hypervisor, spec.name

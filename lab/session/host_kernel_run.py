@@ -51,7 +51,7 @@ from lab.record.journal import FileJournal
 from lab.record.run import Run
 from lab.session import kept_guests, lab_host, lab_host_run, paths
 from lab.session.guest_host import details_of_lab_host
-from lab.session.guest_setup import HOST_IN_GUEST
+from lab.session.guest_setup import HOST_IN_GUEST, most_ns
 from lab.session.host_kernel_plan import check_plan
 from lab.session.images import images_for
 from lab.session.kept_guests import KeptGuest
@@ -255,9 +255,8 @@ class KernelRun:
         self._stack.callback(_removed, resync.remove)
         watcher = None
         if mechanism.is_daemon or cycle.effects or cycle.load:
-            watcher = self._stack.enter_context(
-                GuestWatcher(spec.name, lambda: probe.ssh, mechanism, cycle.effects, cycle.load, spec.vcpus)
-            )
+            asked = mechanism, cycle.effects, cycle.load, spec.vcpus, most_ns(cycle)
+            watcher = self._stack.enter_context(GuestWatcher(spec.name, lambda: probe.ssh, *asked))
         return CycleGuest(spec.name, probe, resync, watcher)
 
     def _prepare(self) -> None:

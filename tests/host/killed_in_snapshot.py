@@ -44,7 +44,14 @@ POINTS: dict[str, Point] = {
 }
 POINTS |= {f"state-{name}": POINTS[name] for name in ("taken", "thawing")}
 POINTS["state-taking"] = (overlays, "take", 0.05)
-MOMENTS = (*POINTS, "frozen alone", "taken alone", "committing alone", "state-taken alone")
+STAGES = {
+    "taken": ("prepared", "asked", "freezing", "frozen", "taking", "taken", "state-taking", "state-taken"),
+    "undone": ("thawing", "state-thawing", "thawed", "flattening", "committing", "pivoted", "half"),
+}
+"""All of them: until it has been taken, and afterwards."""
+
+ALONE = ("frozen", "taken", "state-taken", "committing")
+"""Those at which the dead-man is killed as well."""
 
 
 def dead_men() -> list[int]:

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 
 import libvirt
 
-from tests.host.killed_in_snapshot import MOMENTS, POINTS, dead_men
+from tests.host.killed_in_snapshot import dead_men
 from tests.host.own_lab import Lab, until
 
 PROGRAM = "tests.host.killed_in_snapshot"
@@ -37,15 +37,17 @@ def backups(lab: Lab) -> dict[str, Any]:
 
 
 def cut_off(lab: Lab) -> dict[str, Any]:
-    """A controller that is killed at each moment of a snapshot, perhaps with its dead-man; and recover."""
+    """A controller that is killed at moments of a snapshot, perhaps with its dead-man; and recover. The
+    arguments are points of killed_in_snapshot.py, some with " alone"."""
     seen: dict[str, Any] = {}
     before = look(lab)
     apart = lab.machine.folder.parent / "apart"
     apart.mkdir()
-    for moment in sys.argv[2:] or MOMENTS:
+    for moment in sys.argv[2:]:
         point, _, alone = moment.partition(" ")
         method = "snapshot-state" if point.startswith("state") else "snapshot"
-        keys = f", save_to: {apart}" if point in SAVED_APART else ""
+        keys = ", budget: 10s"  # for which the killed run's writer writes on, and keeps the guest busy
+        keys += f", save_to: {apart}" if point in SAVED_APART else ""
         playbook = lab.playbook(method, hold="100ms", watch="1s", keys=keys)
         ended = lab.ended(lab.start("run", playbook, program=(PROGRAM, point, alone or "with")))
         until(lambda: not dead_men())
@@ -94,18 +96,16 @@ AGENT = "qemu-guest-agent"
 
 
 def interrupted(lab: Lab) -> dict[str, Any]:
-    """Ctrl-C, once and twice, at each moment of a snapshot."""
+    """Ctrl-C at points of a snapshot, once or twice as the first argument says."""
     seen: dict[str, Any] = {}
     before = look(lab)
-    for point in sys.argv[2:] or POINTS:
+    how, *points = sys.argv[2:]
+    for point in points:
         method = "snapshot-state" if point.startswith("state") else "snapshot"
-        for how in ("once", "twice"):
-            playbook = lab.playbook(method, hold="2s", watch="2s")
-            ended = lab.ended(lab.start("run", playbook, program=(PROGRAM, point, how)))
-            seen[f"{point} {how}"] = {
-                "status": ended["status"], "said": ended["said"][-3:], **left(lab, before)
-            }  # fmt: skip
-            tell(f"{point} {how}", seen[f"{point} {how}"])
+        playbook = lab.playbook(method, hold="2s", watch="2s")
+        ended = lab.ended(lab.start("run", playbook, program=(PROGRAM, point, how)))
+        seen[point] = {"status": ended["status"], "said": ended["said"][-3:], **left(lab, before)}
+        tell(f"{point} {how}", seen[point])
     return seen
 
 
@@ -116,8 +116,10 @@ def troubled(lab: Lab) -> dict[str, Any]:
     stop, go_on = (f"systemctl kill -s {signal} {AGENT}" for signal in ("STOP", "CONT"))
     shell = machine.entry(", probe: shell")
 
-    def frozen(command: str, entry: str = "") -> dict[str, Any]:
-        done = lab.during("freeze", lambda _: machine.inside(command), "snapshot", entry=entry, watch="2s")
+    def frozen(name: str, entry: str = "") -> dict[str, Any]:
+        """Its agent is sent this signal."""
+        act = machine.poised("p=$(pidof qemu-ga)", f"kill -s {name} $p")
+        done = lab.during("freeze", lambda _: act(), "snapshot", entry=entry, watch="2s")
         report = json.loads(lab.ended(lab.start("report", "--json", connect=False))["out"])
         found = [each for each in report["findings"] if each["metric"] == "file systems"]
         return {**done, "found": [(each["outcome"], each["why"]) for each in found]}
@@ -145,10 +147,10 @@ def troubled(lab: Lab) -> dict[str, Any]:
         return done
 
     scenes: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
-        "hangs": (lambda: frozen(stop), go_on),
-        "ends": (lambda: frozen(end), START),
-        "hangs, shell": (lambda: frozen(stop, shell), go_on),
-        "ends, shell": (lambda: frozen(end, shell), START),
+        "hangs": (lambda: frozen("STOP"), go_on),
+        "ends": (lambda: frozen("TERM"), START),
+        "hangs, shell": (lambda: frozen("STOP", shell), go_on),
+        "ends, shell": (lambda: frozen("TERM", shell), START),
         "hung before": (lambda: before(stop), go_on),
         "hangs as it is to freeze": (as_it_is_to_freeze, ""),
         "absent": (lambda: before(end), START),

@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -198,6 +198,20 @@ class OwnMachine:
         """Run a command in the guest. given: its standard input."""
         ssh = ["ssh", "-F", str(self.config), f"{self.name}-host", command]
         subprocess.run(ssh, check=True, input=given, timeout=60)
+
+    def poised(self, before: str, then: str) -> Callable[[], None]:
+        """Log in and run `before`. What is returned runs `then` at once: a login may take longer than file
+        systems are frozen."""
+        ssh = ["ssh", "-F", str(self.config), f"{self.name}-host", f"{before}; echo; read -r _; {then}"]
+        process = subprocess.Popen(ssh, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+
+        def act() -> None:
+            process.communicate(b"\n", timeout=60)
+            assert process.returncode == 0, process.args
+
+        return act
 
     def answers(self, within_s: float = 240) -> None:
         """Wait for its sshd."""

@@ -38,67 +38,6 @@ def test_a_domain_is_frozen_and_left_as_it_was(scene: str) -> None:
         is_as_before(one)
 
 
-@longer
-@pytest.mark.timeout(400)
-def test_a_domain_in_backups_and_on_a_host_that_sleeps_is_left_as_it_was() -> None:
-    """Both of its disks are its own again, also when the controller was killed in the snapshot."""
-    seen = namespaced("own_inside.py", "backups", timeout_s=350)
-    for method in ("host-sleep", "snapshot", "snapshot-state"):
-        one = seen[method]
-        assert (one["status"] in (0, 3), one["differs"], one["left"]) == (True, {}, []), one
-        [cycle] = one["cycles"]
-        assert cycle["regime"] == {"host-sleep": "jumped", "snapshot": "running"}.get(method, "resumed")
-        assert (cycle["stall"] is None) == (method == "host-sleep")
-    assert seen["overlays"] == []
-    [acted] = seen["killed"]["history"]
-    assert (acted["act"], acted["text"]) == ("resumed", "its file systems were thawed")
-    assert (seen["killed"]["differs"], seen["killed"]["overlays"]) == ({}, []), seen["killed"]
-
-
-@longer
-@pytest.mark.timeout(900)
-def test_a_snapshot_that_is_cut_off_at_any_moment_leaves_nothing() -> None:
-    """After a kill -9 of the controller, perhaps with its dead-man, and recover."""
-    seen = namespaced("own_inside.py", "cut_off", timeout_s=880)
-    for moment, one in seen.items():
-        assert (one["status"], one["status of recover"]) == (-9, 0), (moment, one)
-        assert (one["differs"], one["overlays"], one["apart"], one["left"]) == ({}, [], [], []), (moment, one)
-
-
-@longer
-@pytest.mark.timeout(1200)
-def test_a_snapshot_that_is_interrupted_at_any_moment_leaves_nothing() -> None:
-    seen = namespaced("own_inside.py", "interrupted", timeout_s=1180)
-    for moment, one in seen.items():
-        assert (one["status"], one["differs"], one["overlays"], one["left"]) == (130, {}, [], []), (
-            moment,
-            one,
-        )
-
-
-@longer
-@pytest.mark.timeout(700)
-def test_file_systems_are_never_left_frozen_by_an_agent_that_fails() -> None:
-    """Nor thawed when others have frozen them."""
-    seen = namespaced("own_inside.py", "troubled", timeout_s=680)
-    for name, one in seen.items():
-        assert (one["differs"], one["overlays"], one["left"]) == ({}, [], []), (name, one)
-    assert seen["hangs"]["status"] == 1, seen["hangs"]
-    assert seen["hangs"]["found"] == [["failed", "its agent did not thaw: the lab's writer in the guest did"]]
-    assert seen["ends"]["status"] in (0, 3), seen["ends"]
-    assert seen["ends"]["found"] == [["passed", ""]]  # it does not end while they are frozen (qga/main.c)
-    for name in ("hangs, shell", "ends, shell"):
-        assert seen[name]["status"] == 3, seen[name]
-    for name, words in (
-        ("hung before", "is qemu-guest-agent installed and running in the guest?"),
-        ("absent", "is qemu-guest-agent installed and running in the guest?"),
-        ("frozen by its agent", "its file systems are frozen; thaw them first: virsh domfsthaw DOMAIN"),
-        ("hangs as it is to freeze", "thaw them then: virsh domfsthaw my-vm"),
-    ):
-        assert (seen[name]["status"], seen[name]["said"][-1]) == (4, words), seen[name]
-    assert seen["frozen by its agent"]["thawed"] == 1
-
-
 def static_busybox() -> list[Path]:
     """One that runs in the guest, whatever libc this host's is built with; [] when it cannot be fetched."""
     try:

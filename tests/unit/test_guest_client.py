@@ -144,7 +144,7 @@ def test_a_program_that_does_not_start_is_an_error(ssh: LocalSSH, answer: str) -
 
 def test_a_watcher_that_is_gone_is_started_anew(ssh: LocalSSH) -> None:
     """As after a reboot of its guest."""
-    watcher = GuestWatcher("web-0", lambda: cast(SSH, ssh), ResyncMechanism.NONE, False, 0.0, 1)
+    watcher = GuestWatcher("web-0", lambda: cast(SSH, ssh), ResyncMechanism.NONE, False, 0.0, 1, 10**9)
     with watcher:
         watcher.start_cycle()
         first = watcher._program.path

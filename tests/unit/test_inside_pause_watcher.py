@@ -38,6 +38,9 @@ def edited(old: bytes, new: bytes) -> bytes:
     return TEXT.replace(old, new)
 
 
+CYCLE = f"cycle {60 * 10**9}"
+
+
 class Watch:
     """A running one."""
 
@@ -56,7 +59,7 @@ class Watch:
         return json.loads(said[2:])
 
     def cycle(self, seconds: float) -> tuple[dict[str, list[list[Any]]], Any]:
-        self.ask("cycle")
+        self.ask(CYCLE)
         time.sleep(seconds)
         return self.ask("claims"), self.ask("effects")
 
@@ -120,7 +123,7 @@ def chronyc(tmp_path: Path) -> bytes:
 
 def test_chronyc_is_asked_and_understood(start: Start, chronyc: bytes, tmp_path: Path) -> None:
     watch = start("chronyc", source=chronyc)
-    watch.ask("cycle")
+    watch.ask(CYCLE)
     time.sleep(1.6)
     (tmp_path / "tracking").write_text(TRACKING.format(offset="0.0", leap="Not synchronised"))
     time.sleep(1.6)
@@ -147,7 +150,7 @@ def test_a_program_that_is_missing_claims_nothing(start: Start) -> None:
 
 def test_effects_are_watched_until_they_are_asked_for(start: Start) -> None:
     watch = start(effects=True, load=0.3)
-    watch.ask("cycle")
+    watch.ask(CYCLE)
     time.sleep(3)
     assert watch.process.children()
     claims, effects = watch.ask("claims"), watch.ask("effects")
@@ -196,14 +199,22 @@ def test_a_clock_that_goes_backward_is_found(start: Start) -> None:
 
 def test_stopped_it_leaves_nothing(start: Start) -> None:
     watch = start(effects=True, load=1.0)
-    watch.ask("cycle")
+    watch.ask(CYCLE)
     with ends_with_all_its_children(watch):
         watch.ask("stop")
 
 
+def test_they_end_by_themselves_when_the_host_does_not_come_back(start: Start) -> None:
+    watch = start(effects=True, load=1.0)
+    watch.ask("cycle 1000000000")
+    _, alive = psutil.wait_procs(watch.process.children(recursive=True), timeout=20)
+    assert not alive
+    assert watch.ask("effects")["timers"]
+
+
 def test_its_children_end_with_it(start: Start) -> None:
     watch = start(effects=True, load=0.5)
-    watch.ask("cycle")
+    watch.ask(CYCLE)
     time.sleep(0.5)
     with ends_with_all_its_children(watch):
         watch.process.kill()

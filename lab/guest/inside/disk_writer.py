@@ -4,9 +4,10 @@ It keeps its record in memory, and reads nothing from the disk: it answers while
 can thaw them, and does so by itself at the end of a time limit: the last of those who thaw, for when the
 guest's agent and the host do not.
 
-    cycle     forget, and write from now on
-    arm NS    thaw by yourself after this many nanoseconds of MONOTONIC, and allow the host to have the kernel
-              thaw by a key (SysRq J), if that was wished at the start
+    cycle NS  forget, and write from now on, for at most this many nanoseconds of MONOTONIC: a host that is
+              gone has nobody stop
+    arm NS    thaw by yourself after so long, write no longer than shortly after that, and allow the host to
+              have the kernel thaw by a key (SysRq J), if that was wished at the start
     writes    what was recorded; write no more, thaw nothing by yourself, and allow what was allowed
     thaw      thaw now
 """
@@ -27,6 +28,7 @@ from lab.guest.inside.host_streams import line_of
 from lab.guest.inside.unix_socket import listen, receive_request, send_answer
 
 PERIOD_NS = 2 * MS
+AFTER_NS = 5 * S  # how much longer than until its own thaw it writes
 STAY_NS = 3600 * S
 PATIENCE_S = 5.0
 MOST = 500000  # writes that are recorded
@@ -87,18 +89,18 @@ def scratch(mounts: "DiskMounts") -> int:
 
 
 class WritingThread(threading.Thread):
-    """begun, ended: of each write, the guest's MONOTONIC_RAW."""
+    """begun, ended: of each write, the guest's MONOTONIC_RAW. until: when it ends by itself, MONOTONIC."""
 
-    def __init__(self, file: int) -> None:
+    def __init__(self, file: int, until: int) -> None:
         threading.Thread.__init__(self, daemon=True)
-        self.file = file
+        self.file, self.until = file, until
         self.begun, self.ended = array("q"), array("q")
         self.going = True
         self.failed = ""
 
     def run(self) -> None:
         block = b"freezelab" * 56
-        while self.going and len(self.ended) < MOST:
+        while self.going and len(self.ended) < MOST and gettime(MONO) < self.until:
             began = gettime(RAW)
             self.begun.append(began)
             try:
@@ -165,11 +167,11 @@ class WriterServer:
         self.thawed = 0
         self.asked = gettime(MONO)
 
-    def begin(self) -> None:
+    def begin(self, most: int) -> None:
         self.end()
         self.thawed = 0
         if self.file >= 0:
-            self.writer = WritingThread(self.file)
+            self.writer = WritingThread(self.file, gettime(MONO) + most)
             self.writer.start()
 
     def end(self) -> None:
@@ -207,10 +209,12 @@ class WriterServer:
         word, _, rest = asked.partition(b" ")
         answer, going = b"", True
         if word == b"cycle":
-            self.begin()
+            self.begin(int(rest))
             answer = line_of("C", {"writes": self.file >= 0, "mounts": len(self.mounts.files)})
         elif word == b"arm":
             self.until = gettime(MONO) + int(rest)
+            if self.writer is not None:
+                self.writer.until = self.until + AFTER_NS
             self.sysrq.allow()
             answer = line_of("A", {})
         elif word == b"thaw":

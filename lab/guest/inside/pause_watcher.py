@@ -8,7 +8,8 @@ the background:
 
 Who connects sends one line, and gets one:
 
-    cycle           C                   claims and effects are forgotten; what watches for effects begins
+    cycle NS        C                   claims and effects are forgotten; what watches for effects begins, for
+                                        at most this many nanoseconds of MONOTONIC_RAW
     claims          W {json}            what the guest's programs have claimed since
     effects         E {json}            the effects since; what watches for them ends
     stop            X                   and it ends
@@ -115,12 +116,13 @@ class PauseWatch:
         self.askers = askers(self.names, self.claims)
         self.rtc = None  # type: Rtc | None
         self.found = None  # type: dict[str, object] | None
-        self.apart = 0
+        self.apart = self.until = 0
         self.asked = gettime(RAW)
 
-    def begin(self) -> None:
+    def begin(self, most: int) -> None:
         """Forget, and watch from now on."""
         self.end()
+        self.until = gettime(RAW) + most
         self.claims.rows_by_source, self.found = {}, None
         if self.effects:
             self.rtc = Rtc(gettime(RAW))
@@ -163,11 +165,14 @@ class PauseWatch:
             now = gettime(RAW)
             if now - self.asked > STAY_NS:
                 break
+            if self.children.all and now >= self.until:  # there is no host any more
+                self.end()
             for each in self.askers:
                 if each.next <= now:
                     each.act(now)
                     now = gettime(RAW)
-            due = min([each.next for each in self.askers] + [now + 60 * S])
+            latest = min(now + 60 * S, self.until) if self.children.all else now + 60 * S
+            due = min([each.next for each in self.askers] + [latest])
             files = {file: each for each in self.askers for file in each.files}
             ready = select.select([self.ear, *files], [], [], max(0, due - gettime(RAW)) / 1e9)[0]
             for file in ready:
@@ -185,8 +190,8 @@ class PauseWatch:
             return True
         answer, going = b"", True
         try:
-            if asked == b"cycle":
-                self.begin()
+            if asked.startswith(b"cycle "):
+                self.begin(int(asked[6:]))
                 answer = b"C {}\n"
             elif asked == b"claims":
                 answer = line_of("W", self.claims.rows_by_source)

@@ -8,7 +8,7 @@ line, and goes on in the background:
 
 Who connects sends one line, and gets one:
 
-    cycle     C {}          forget, and work from now on
+    cycle NS  C {}          forget, and work from now on, for at most this many nanoseconds of MONOTONIC_RAW
     counts    W {json}      what was counted since; it rests
     stop      X {}          and it ends
 
@@ -47,10 +47,11 @@ PATIENCE_S = 5.0
 
 class WorkThread(threading.Thread):
     """ended: the guest's MONOTONIC_RAW at the end of each window. units, cpu, pages: what was done in it, and
-    the CPU time of the units."""
+    the CPU time of the units. until: when it ends by itself, MONOTONIC_RAW."""
 
-    def __init__(self, rate: int, area: mmap.mmap) -> None:
+    def __init__(self, rate: int, area: mmap.mmap, until: int) -> None:
         threading.Thread.__init__(self, daemon=True)
+        self.until = until
         self.rate, self.words = rate, memoryview(area).cast("Q")
         self.count = len(area) // PAGE
         self.going, self.window = True, WINDOW_NS
@@ -70,6 +71,8 @@ class WorkThread(threading.Thread):
         units = cpu = pages = done = 0
         while self.going:
             now = gettime(RAW)
+            if now >= self.until:
+                return
             owed = (now - owed_from) * self.rate // S // PAGE - done
             if owed * PAGE * S > self.rate * BEHIND_NS:
                 owed_from, done, owed = now, 0, CHUNK
@@ -127,9 +130,10 @@ class WorkServer:
         if peer is None:
             return True
         answer, going = b"", True
-        if asked == b"cycle":
+        word, _, rest = asked.partition(b" ")
+        if word == b"cycle":
             self.end()
-            self.worker = WorkThread(self.rate, self.area)
+            self.worker = WorkThread(self.rate, self.area, gettime(RAW) + int(rest))
             self.worker.start()
             answer = line_of("C", {})
         elif asked == b"counts":

@@ -48,7 +48,10 @@ def watched(lab: Lab, home: Path) -> Iterator[Lab]:
     clock, and a watcher is in it. Nothing of the watcher is left in the end."""
     with Chronyd(chronyd.find(home, default_home()), lab.folder / "chronyd", lab.clock) as server:
         lab.probe.ssh.check(START, stdin=CHRONY.format(port=server.port).encode())
-        with GuestWatcher("web-0", lambda: lab.probe.ssh, ResyncMechanism.CHRONY, True, 0.0, 1) as watcher:
+        most_ns = 600 * NS_PER_S
+        with GuestWatcher(
+            "web-0", lambda: lab.probe.ssh, ResyncMechanism.CHRONY, True, 0.0, 1, most_ns
+        ) as watcher:
             assert lab.probe.ssh.run(OURS).out
             subject = replace(lab.subject, resync=NoResync(), watcher=watcher)
             yield Lab(lab.hypervisor, subject, lab.folder, lab.clock)
