@@ -10,6 +10,7 @@
 - `watcher`: the guest's claims about its clock, and side effects of a pause. `discipline`: what keeps its
 clock. - `timesync/`: installs and removes resync mechanisms.
 - `fill`: fills memory with incompressible pages. `identity`: prepares a guest for copying, and its copies.
-- `forward`: the metadata service's address in a guest. `handler`: a user's program for Scheduled Events.
+- `forward`: the metadata service's address in a guest, over a `channel_relay`.
+- `handler`: a user's program for Scheduled Events.
 - `health`: checks a user's command or URL in a guest.
 """

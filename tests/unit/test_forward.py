@@ -15,7 +15,8 @@ import paramiko
 import pytest
 from paramiko.common import AUTH_SUCCESSFUL
 
-from lab.guest.forward import ADDRESS, PORT, _Relay, _request
+from lab.guest.channel_relay import ChannelRelay
+from lab.guest.forward import ADDRESS, PORT, _request
 
 BIG = os.urandom(6 << 20)
 """More than the windows of the channel and the buffers of the sockets."""
@@ -45,7 +46,7 @@ class Wired:
 
     sshd: paramiko.Transport
     client: paramiko.Transport
-    relay: _Relay
+    relay: ChannelRelay
     served: list[socket.socket] = field(default_factory=list)
 
     def open(self) -> tuple[paramiko.Channel, socket.socket]:
@@ -83,7 +84,7 @@ def wired() -> Iterator[Wired]:
     client = paramiko.Transport(ends[1])
     client.start_client(timeout=30)
     client.auth_none("root")
-    made = Wired(sshd, client, _Relay(connect, "web-0"), served)
+    made = Wired(sshd, client, ChannelRelay(connect, "web-0"), served)
     _request(client, made.relay.add, 30)
     yield made
     made.relay.close()
