@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,7 +11,6 @@ from lab.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from lab.cli.running import Perform
     from lab.core.plan import Plan
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 Hosts = Annotated[
     str | None,
     typer.Option(
-        metavar="ADDRESS",
-        help="Run a matrix's cells on the workers of a Dask scheduler, such as tls://scheduler:8786.",
+        metavar="FILE|ADDRESS",
+        help="Run a matrix's cells on the hosts of a file, or of a Dask scheduler: tls://scheduler:8786.",
     ),
 ]
 
@@ -41,11 +41,18 @@ def performing(hosts: str, playbook: Path | None, given: Mapping[str, Any]) -> P
     file = playbook.absolute()
 
     def perform(plan: Plan, options: RunOptions, view: View, *_: object) -> tuple[Run, Path]:
-        from lab.hosts.cluster import connected
+        from lab.hosts.cluster import connected, is_address
         from lab.hosts.distributed_run import HostsRunOptions
         from lab.hosts.distributed_run import perform as over_hosts
 
+        if is_address(hosts):
+            cluster = connected(hosts)
+        else:
+            from lab.hosts.hosts_file import load_hosts
+            from lab.hosts.ssh_cluster import over_ssh
+
+            cluster = over_ssh(load_hosts(Path(hosts)))
         asked = HostsRunOptions(file, given["repeat"], given["control"], tuple(words), options.tags)
-        return over_hosts(plan, asked, connected(hosts), view)
+        return over_hosts(plan, asked, cluster, view)
 
     return perform

@@ -60,3 +60,14 @@ def recover(
     for failure in failures:
         note(str(failure))
     raise typer.Exit(4 if failures else 0)
+
+
+@hosts.command(hidden=True)
+def worker() -> None:
+    """What run --hosts FILE starts on each host."""
+    import sys
+
+    from lab.hosts.host_worker import serve
+
+    with Signals():
+        serve(sys.stdin, sys.stdout)

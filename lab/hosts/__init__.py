@@ -2,6 +2,6 @@
 
 - `hosts_file`: the file that names them. `link`: a connection to one.
 - `check`: what they are and lack. `recover`: frees what was left on them.
-- `distributed_run`: a run whose cells go to them, over a `cluster` of Dask; `cell_task` is what its workers
-    do.
+- `distributed_run`: a run whose cells go to them, over a `cluster` of Dask: that of a scheduler, or an
+    `ssh_cluster`. `worker_hosts`: who they are. On the hosts: `host_worker`, and `cell_task`, what it does.
 """

@@ -7,7 +7,6 @@ alone, so that a worker with another freezelab can still be told apart.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import platform
 import shutil
@@ -20,7 +19,6 @@ from typing import Any
 
 from lab import __version__
 from lab.errors import FreezelabError
-from lab.host import facts as host_facts
 from lab.process import runner
 
 CLEAN_UP_S = 180.0
@@ -35,32 +33,31 @@ FREEZELAB: tuple[str, ...] = (sys.executable, "-P", "-c", "from lab.cli.entry im
 _LOOK_S = 0.5
 _PACK_S = 300.0
 _LAB = Path(__file__).resolve().parents[1]
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
-_children: dict[str, set[int]] = {}
+children: dict[str, set[int]] = {}
 """The process ids of the children of each run over hosts, by its id."""
 
 
-def about() -> dict[str, Any]:
-    """The versions of freezelab, its records, Python and distributed here, and what tells this machine from
-    others."""
+def versions() -> dict[str, str]:
+    """What has to be the same on all hosts and for the controller."""
     import distributed
 
     from lab.core.history import SCHEMA
+    from lab.session.machine_report import code
 
     return {
-        "versions": {
-            "freezelab": __version__,
-            "its code": _code(),
-            "the record": SCHEMA,
-            "Python": "{}.{}".format(*sys.version_info),
-            "distributed": distributed.__version__,
-        },
-        "machine": host_facts.machine_id(),
-        "boot": _boot(),
-        "node": platform.node(),
-        "facts": asdict(host_facts.look()),
+        "freezelab": f"{__version__} ({code()[:8]})",
+        "the record": SCHEMA,
+        "Python": "{}.{}".format(*sys.version_info),
+        "distributed": distributed.__version__,
     }
+
+
+def about() -> dict[str, Any]:
+    """The versions, the host's name for itself, and the machine as MachineReport has it."""
+    from lab.session.machine_report import look
+
+    return {"versions": versions(), "node": platform.node(), "machine": asdict(look())}
 
 
 def receive(run: str, packed: bytes) -> None:
@@ -116,14 +113,14 @@ def run_cells(
             env=runner.environment(PYTHONPATH=str(_LAB.parent)),
             parent_death=signal.SIGTERM,
         )
-        _children.setdefault(run, set()).add(child.pid)
+        children.setdefault(run, set()).add(child.pid)
         try:
             while not child.wait(_LOOK_S):
                 if _is_abandoned():
                     os.kill(child.pid, signal.SIGTERM)
                     child.wait(CLEAN_UP_S)
         finally:
-            _children[run].discard(child.pid)
+            children[run].discard(child.pid)
             child.stop(CLEAN_UP_S)
     packed, why = _packed(part)
     return {"status": child.status, "said": _end_of(said), "packed": packed, "why": why}
@@ -131,7 +128,7 @@ def run_cells(
 
 def end(run: str) -> int:
     """Have the children of a run over hosts resume and remove their guests and end. Returns their number."""
-    pids = list(_children.get(run, ()))
+    pids = list(children.get(run, ()))
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
@@ -203,20 +200,3 @@ def _end_of(said: Path) -> str:
 
 def _line(text: str) -> str:
     return "; ".join(text.split("\n"))
-
-
-def _boot() -> str:
-    """A digest of what tells this boot of this kernel from all others; "" when nothing does."""
-    try:
-        text = _BOOT_ID.read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return ""
-    return hashlib.sha256(f"freezelab {text}".encode()).hexdigest()[:16]
-
-
-def _code() -> str:
-    """A digest of freezelab's program."""
-    digest = hashlib.sha256()
-    for path in sorted(_LAB.rglob("*.py")):
-        digest.update(f"{path.relative_to(_LAB)}\n".encode() + path.read_bytes())
-    return digest.hexdigest()[:8]

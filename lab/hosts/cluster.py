@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
+import socket
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from lab.errors import MachineError, UsageError
 from lab.process.runner import quote
@@ -114,8 +115,10 @@ def connected(address: str) -> Iterator[Cluster]:
     """A scheduler that somebody has started. address: tcp:// or tls://. UsageError for an address that is
     none, MachineError when no scheduler answers."""
     distributed = imported()
-    check_address(address)
+    parts = check_address(address)
     try:
+        # Dask would try for as long as this even where nothing listens.
+        socket.create_connection((parts.hostname or "", parts.port or 0), CONNECT_S).close()
         client = distributed.Client(address, timeout=CONNECT_S)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise MachineError(_why(error, address), where=address, hint=_hint(address)) from None
@@ -143,17 +146,23 @@ def imported() -> Any:
     return distributed
 
 
-def check_address(address: str) -> None:
-    """UsageError for an address that is none of a scheduler's, or of an open one."""
+def is_address(text: str) -> bool:
+    """Whether --hosts has a scheduler's address, and not a file."""
+    return "://" in text
+
+
+def check_address(address: str) -> SplitResult:
+    """The parts of a scheduler's address. UsageError for one that is none, or an open one."""
     try:
         parts = urlsplit(address)
         whole = bool(parts.hostname and parts.port) and not parts.path.strip("/")
     except ValueError:
         whole = False
     if not whole or parts.scheme not in ("tcp", "tls"):
-        hint = "such as tls://scheduler:8786"
+        hint = "such as tls://scheduler:8786, or a hosts file"
         raise UsageError("not a scheduler's address", where=f"--hosts {address}", hint=hint)
     check_closed(address)
+    return parts
 
 
 def check_closed(address: str) -> None:
@@ -164,7 +173,7 @@ def check_closed(address: str) -> None:
     raise UsageError(
         "it is open: without TLS, whoever reaches it can have programs run on the hosts",
         where=address,
-        hint="use tls://, or bind it to 127.0.0.1",
+        hint="use tls://, bind it to 127.0.0.1, or name the hosts in a file: freezelab reaches them by SSH",
     )
 
 

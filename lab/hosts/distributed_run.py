@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +20,7 @@ from lab.core.quantities import format_length
 from lab.errors import FreezelabError, Interrupted, MachineError, RecordError, UsageError
 from lab.hosts import cell_task
 from lab.hosts.cluster import Cluster
+from lab.hosts.worker_hosts import WorkerHost, asked
 from lab.ports import View
 from lab.process.clock import HostClock
 from lab.record.index import index_of, judged
@@ -35,19 +34,8 @@ from lab.session.run import RunStopped
 from lab.session.run_folders import new_run_id
 from lab.session.signals import shield
 
-HOST = "host"
-"""The member of a host's details with its name."""
-
 _PATIENCE_S = 1.0
-
-
-@dataclass(frozen=True)
-class WorkerHost:
-    """A host with a worker that was asked about itself. about: see cell_task.about()."""
-
-    name: str
-    worker: str
-    about: dict[str, Any]
+_LOST = "it was lost while the cell ran"
 
 
 @dataclass
@@ -156,10 +144,10 @@ class HostsRun:
                         self._waiting[number].hosts.add(host.worker)
         for number, lacking in why.items():
             cells = ", ".join(self._waiting[number].cells)
-            name, obstacle = next(iter(lacking.items()))
+            name, obstacle = min(lacking.items())
             if not self._waiting[number].hosts:
                 raise MachineError(f"no host can run it: {name}: {obstacle}", where=f"cell {cells}")
-            self._view.note(f"cell {cells}: not on {', '.join(lacking)}: {obstacle}")
+            self._view.note(f"cell {cells}: not on {', '.join(sorted(lacking))}: {obstacle}")
 
     def _all(self) -> None:
         """Run all batches, and collect the history of each."""
@@ -202,7 +190,7 @@ class HostsRun:
             if task := running.get(worker):
                 batch, _, _ = self._begun.pop(task)
                 task.cancel()
-                self._missing(batch, host, f"host {host.name} was lost while it ran")
+                self._missing(batch, host, f"host {host.name}: {_LOST}")
 
     def _collect(self, task: Any) -> None:
         """Store the history that a task has brought."""
@@ -242,26 +230,20 @@ class HostsRun:
         """A part's history, with its host's name, and with the reason where a cell did not come to its end.
         RecordError for one of other cells."""
         start = history.start
-        ran, meant = start.whole, self._plan
-        if ran is None or (ran.digest, ran.repeat, ran.control) != (
-            meant.digest,
-            meant.repeat,
-            meant.control,
-        ):
+        meant = self._plan
+        if start.whole is None or start.whole.digest != meant.digest:
             raise RecordError("it is of another playbook")
-        details = {**start.host.details, HOST: host.name}
+        details = {MACHINE: host.machine_id, **start.host.details, **host.details}
         # Paths of files beside the playbook are those of the host.
         named = replace(start, whole=meant, host=replace(start.host, details=details))
         first, *more = history.entries
-        failure = next((end.failure for end in history.of(RunEnded) if not end.interrupted), history.damage)
-        if failure:
+        end = next((one for one in history.of(RunEnded) if not one.interrupted), None)
+        if failure := end.failure if end is not None else history.damage:
+            # Each cell has the reason, and the run as a whole has not.
             told = {event.id for event in history.of(CellReached) if event.skipped}
-            why = f"host {host.name}: {_line(failure)}"
-            more += [
-                replace(history.entries[-1], event=CellReached(cell, why), seq=0)
-                for cell in batch.cells
-                if cell not in told
-            ]
+            why, last = f"host {host.name}: {_line(failure)}", replace(history.entries[-1], seq=0)
+            more = [entry for entry in more if entry.event is not end]
+            more += [replace(last, event=CellReached(cell, why)) for cell in batch.cells if cell not in told]
         return replace(history, entries=(replace(first, event=named), *more))
 
     def _missing(self, batch: _Batch, host: WorkerHost | None, why: str) -> None:
@@ -270,18 +252,17 @@ class HostsRun:
         folder = self._folder / "parts" / batch.part
         shutil.rmtree(folder, ignore_errors=True)  # of a record that is of no use
         folder.mkdir()
-        about = host.about if host is not None else {}
-        facts = about.get("facts", {})
-        details = {MACHINE: about["machine"], HOST: host.name} if host is not None else {MACHINE: "none"}
-        here = Host(
-            facts.get("kernel", ""), facts.get("cpu", ""), facts.get("memory_bytes", 0), details=details
-        )
+        here = Host(details={MACHINE: "none"})
+        if host is not None:
+            about = host.about["machine"]
+            details = {MACHINE: about["machine"], **host.details}
+            here = Host(about["kernel"], about["cpu"], about["memory_bytes"], details=details)
         part = part_of(self._plan, batch.cells)
         with FileJournal(folder, self._clock) as journal:
             journal.append(RunStarted(SCHEMA, batch.part, part, here, None, self._options.tags, self._plan))
             for cell in batch.cells:
                 journal.append(CellReached(cell, why))
-            journal.append(RunEnded(interrupted=False, failure=why))
+            journal.append(RunEnded(interrupted=False, failure=""))  # each cell has it
         self._histories.append(read_history(folder))
 
     def _stop(self) -> None:
@@ -308,55 +289,6 @@ class HostsRun:
         return run, folder
 
 
-def asked(cluster: Cluster) -> list[WorkerHost]:
-    """The hosts of a cluster's workers. MachineError when they cannot run cells together: another version,
-    or one machine twice."""
-    workers = cluster.workers()
-    here = cell_task.about()["versions"]
-    for what, there in cluster.versions().items():
-        _check_version(what, there, here[what], f"scheduler {cluster.where}")
-    answers = cluster.ask(cell_task.about, workers=[worker.address for worker in workers])
-    hosts: list[WorkerHost] = []
-    for worker in workers:
-        answer = answers.get(worker.address)
-        if not isinstance(answer, dict):
-            what = f"freezelab there does not answer: {_line(answer)}"
-            hint = "install the same freezelab, with its extra hosts, in the Python of each worker"
-            raise MachineError(what, where=f"worker {worker.name}", hint=hint)
-        name = worker.name if worker.name != worker.address else str(answer["node"])
-        hosts.append(WorkerHost(name, worker.address, answer))
-    for host in hosts:
-        for what, version in here.items():
-            _check_version(what, host.about["versions"].get(what, ""), version, f"host {host.name}")
-    many = Counter(host.name for host in hosts)
-    return distinct(
-        [replace(host, name=f"{host.name} {host.worker}") if many[host.name] > 1 else host for host in hosts]
-    )
-
-
-def distinct(hosts: Sequence[WorkerHost]) -> list[WorkerHost]:
-    """The hosts. MachineError when two are one machine, or cannot be told apart in records."""
-    boots: dict[str, str] = {}
-    machines: dict[str, str] = {}
-    for host in hosts:
-        boot, machine = host.about["boot"], host.about["machine"]
-        if boot and boot in boots:
-            what = f"it is the same machine as {boots[boot]}, and a machine has one lab at a time"
-            raise MachineError(what, where=f"host {host.name}", hint="leave one of them out")
-        if machine in machines:
-            what = f"it has the /etc/machine-id of {machines[machine]}: figures would be taken as one host's"
-            hint = "there: rm /etc/machine-id; systemd-machine-id-setup"
-            raise MachineError(what, where=f"host {host.name}", hint=hint)
-        boots[boot] = machines[machine] = host.name
-    return list(hosts)
-
-
-def _check_version(what: str, there: str, here: str, where: str) -> None:
-    if there != here:
-        hint = "hosts and controller need the same"
-        raise MachineError(f"{what} is {there or 'unknown'} there and {here} here", where=where, hint=hint)
-
-
 def _answer(task: Any) -> Any:
     """What a task returned. MachineError when it raised, or was lost."""
     if task.status == "finished":
@@ -365,7 +297,7 @@ def _answer(task: Any) -> Any:
         raise MachineError("the scheduler was lost")
     error = task.exception()
     if type(error).__name__ == "KilledWorker":
-        raise MachineError("its worker was lost")
+        raise MachineError(_LOST)
     raise MachineError(f"{type(error).__name__}: {_line(error)}")
 
 

@@ -64,7 +64,7 @@ class SshLink:
         may go on there."""
         with as_host(self.entry.name):
             try:
-                done = self._connected().run(self.entry.command(arguments), timeout_s)
+                done = self.connection().run(self.entry.command(arguments), timeout_s)
             except GuestError as error:
                 # The command is long, and whoever reads this has not written it.
                 what = f"freezelab {arguments[0]}: {error.what.rpartition(': ')[2]}"
@@ -82,7 +82,7 @@ class SshLink:
     def offset(self) -> HostOffset:
         """The host's REALTIME minus this machine's, read as a guest's is, with four stamps a reading. It ends
         the connection. GuestError when the clock cannot be read."""
-        with as_host(self.entry.name), GuestProbe(self.entry.name, self._connected) as probe:
+        with as_host(self.entry.name), GuestProbe(self.entry.name, self.connection) as probe:
             probe.rest()
             readings = [probe.read() for _ in range(READINGS)]
         found = point(readings)
@@ -92,7 +92,8 @@ class SshLink:
         bounds = found.real.offset
         return HostOffset(bounds.low_ns, bounds.high_ns, min(trips), median_low(trips), len(readings))
 
-    def _connected(self) -> SSH:
+    def connection(self) -> SSH:
+        """The connection. MachineError when there is none."""
         if self._ssh is None:
             raise MachineError("not connected", where=f"host {self.entry.name}")
         return self._ssh

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from lab.core.parallel_cells import part_of
 from lab.core.plan import FreezeMethod
 from lab.playbook import load
 from lab.record.journal import EVENTS, read_history
-from lab.session.run import with_counts
 from tests.unit.journalled import HOST, Journalled, cycle, write
 from tests.unit.simulation import MS
 
@@ -48,8 +48,12 @@ def main(arguments: list[str]) -> int:
         return arguments[arguments.index(option) + 1]
 
     runs, run = Path(os.environ["FREEZELAB_HOME"]) / "runs", of("--run-id")
-    repeat = int(of("--repeat")) if "--repeat" in arguments else None
-    whole = with_counts(load(Path(arguments[1])), repeat, None)
+    whole = load(Path(arguments[1]))
+    if "--repeat" in arguments:
+        repeat = int(of("--repeat"))
+        whole = replace(
+            whole, repeat=repeat, cells=tuple(replace(cell, repeat=repeat) for cell in whole.cells)
+        )
     part = part_of(whole, {of("--cell")})
     does = json.loads(whole.about or "{}").get(dict(part.cells[0].values)["memory"], "")
     if does == "refuse":

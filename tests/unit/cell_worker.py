@@ -1,5 +1,6 @@
 """A real Dask scheduler and workers on the loopback, each worker a machine of its own with its own state
-folder, whose cells run in cell_stand_in.py. `dask worker --preload tests.unit.cell_worker` makes them so.
+folder, whose cells run in cell_stand_in.py. `dask worker --preload tests.unit.cell_worker` makes them so, and
+`python -m tests.unit.cell_worker` is a freezelab whose worker has such cells.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.host import facts
-from lab.hosts import cell_task
+from lab.hosts import cell_task, host_worker
 
 WAIT_S = 60.0
 FAKED = "FREEZELAB_TEST_MACHINE"
@@ -22,8 +23,13 @@ FAKED = "FREEZELAB_TEST_MACHINE"
 
 def dask_setup(_worker: object) -> None:
     """Called in each worker as it starts."""
-    machine = Path(os.environ[FAKED])
-    facts._MACHINE_ID, cell_task._BOOT_ID = machine / "machine-id", machine / "boot-id"
+    facts._MACHINE_ID = Path(os.environ[FAKED]) / "machine-id"
+    stand_in()
+
+
+def stand_in() -> None:
+    """Have cells run in cell_stand_in.py, and a controller be given up soon."""
+    host_worker.SILENCE_S = 8.0
     cell_task.FREEZELAB = (sys.executable, "-m", "tests.unit.cell_stand_in")
     cell_task.obstacles = _obstacles
 
@@ -31,8 +37,8 @@ def dask_setup(_worker: object) -> None:
 def _obstacles(
     run: str, playbook: str, counts: Sequence[int | None], batches: Sequence[Sequence[str]]
 ) -> list[str]:
-    """The file `lacking` of the machine has the cells that it cannot run."""
-    lacking = Path(os.environ[FAKED], "lacking")
+    """The file `lacking` in the state folder has the cells that it cannot run."""
+    lacking = Path(os.environ["FREEZELAB_HOME"], "lacking")
     named = lacking.read_text().split() if lacking.exists() else []
     return ["no such emulator: /opt/qemu" if set(batch) & set(named) else "" for batch in batches]
 
@@ -52,8 +58,8 @@ class LoopbackCluster:
         """Start a worker. machine: another's, which it is on."""
         own = self.folder / (machine or name)
         own.mkdir(exist_ok=True)
-        for kind in ("machine-id", "boot-id"):
-            (own / kind).write_text(f"{kind} of {machine or name}")
+        self.home(name).mkdir(parents=True)
+        (own / "machine-id").write_text(f"of {machine or name}")
         argv = [
             *("worker", self.address, "--host", "127.0.0.1", "--name", name, "--nthreads", "1"),
             *("--no-nanny", "--no-dashboard", "--preload", "tests.unit.cell_worker"),
@@ -101,3 +107,10 @@ def _dask(log: Path, argv: Sequence[str], says: str, env: dict[str, str]) -> sub
         assert process.poll() is None and time.monotonic() < end, log.read_text()
         time.sleep(0.05)
     return process
+
+
+if __name__ == "__main__":
+    from lab.cli.main import app
+
+    stand_in()
+    app()

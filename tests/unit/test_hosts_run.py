@@ -4,19 +4,28 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from typer.testing import CliRunner, Result
 
 from lab.cli.main import app
+from lab.errors import MachineError, UsageError
+from lab.hosts import cell_task
+from lab.hosts.cluster import check_address
+from lab.hosts.worker_hosts import WorkerHost, distinct
 from tests.unit.cell_stand_in import playbook
 from tests.unit.cell_worker import WAIT_S, LoopbackCluster, loopback_cluster
 
-FOUR = "128MiB, 192MiB, 256MiB, 320MiB"
+THREE = "128MiB, 192MiB, 256MiB"
 
 
 @pytest.fixture(scope="module")
@@ -44,39 +53,231 @@ def run(cluster: LoopbackCluster, file: Path, *options: str) -> Result:
     return CliRunner().invoke(app, ["run", str(file), "--hosts", cluster.address, *options])
 
 
-def record(done: Result) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(done.stdout)
+def record(text: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(text)
     return found
 
 
 def reasons(run: dict[str, Any]) -> dict[str, str]:
-    return {cell["id"]: cell["why"] for cell in run["cells"] if cell["why"]}
+    """Why cells were not run, by the cell."""
+    found = [one for one in run["findings"] if one["cell"] and one["outcome"] == "inconclusive"]
+    return {one["cell"]: one["why"] for one in found}
 
 
-def until(happened: Any) -> None:
+def until(happened: Callable[[], object]) -> None:
     end = time.monotonic() + WAIT_S
     while not happened():
         assert time.monotonic() < end
         time.sleep(0.02)
 
 
+def begun(cluster: LoopbackCluster, book: Path) -> subprocess.Popen[str]:
+    """A run in a process of its own."""
+    command = [sys.executable, "-m", "lab.cli.main", "run", str(book), "--hosts", cluster.address, "--json"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@contextmanager
+def hanging(cluster: LoopbackCluster) -> Iterator[int]:
+    """The process of the cell that hangs, on the first host."""
+    path = cluster.home(next(iter(cluster.workers))) / "hangs"
+    until(lambda: path.exists() and path.read_text())
+    yield int(path.read_text())
+    path.unlink()
+
+
 def test_cells_go_to_all_hosts_and_one_record_comes_back(
     two: LoopbackCluster, home: Path, tmp_path: Path
 ) -> None:
-    done = run(two, playbook(tmp_path / "book", FOUR), "--json", "--repeat", "2", "--tag", "rack")
+    done = run(two, playbook(tmp_path / "book", THREE), "--json", "--repeat", "2")
     assert done.exit_code == 0, done.output
-    found = record(done)
-    assert [cell["id"] for cell in found["cells"]] == [size.strip() for size in FOUR.split(",")]
-    assert {cell["outcome"] for cell in found["cells"]} == {"passed"}
-    assert [cell["cycles"] for cell in found["cells"]] == [2] * 4
+    found = record(done.stdout)
+    assert [(cell["id"], cell["outcome"]) for cell in found["cells"]] == [
+        (size, "passed") for size in THREE.split(", ")
+    ]
+    assert len(found["findings"]) > 0 and [len(guest["cycles"]) for guest in found["guests"]] == [2] * 3
     parts = found["parts"]
     assert {part["host"]["details"]["host"] for part in parts} == {"rack-1", "rack-2"}
-    assert [len(part["cells"]) for part in parts] == [1] * 4
+    assert [len(part["cells"]) for part in parts] == [1] * 3
     assert all(part["complete"] for part in parts)
-    # The parts are kept in the record's folder, and nothing is left on the hosts.
+    # Slopes are of one host each.
+    assert all("machine" in one["of"] for one in found["comparisons"])
+    # The parts are kept with the record, and nothing is left on the hosts.
     (folder,) = (home / "runs").iterdir()
     assert folder.name == found["id"]
-    assert len(list((folder / "parts").iterdir())) == 4
+    assert len(list((folder / "parts").iterdir())) == 3
     assert not [*two.home("rack-1").glob("runs/*"), *two.home("rack-2").glob("runs/*")]
     again = CliRunner().invoke(app, ["report", folder.name, "--json"])
-    assert json.loads(again.stdout) == found
+    assert record(again.stdout) == found
+
+
+def test_a_cell_that_fails_is_told_with_its_host_and_the_others_go_on(
+    two: LoopbackCluster, tmp_path: Path
+) -> None:
+    (two.home("rack-1") / "lacking").write_text("192MiB 256MiB 320MiB")
+    book = playbook(
+        *(tmp_path / "book", "128MiB, 192MiB, 256MiB, 320MiB"),
+        m192MiB="refuse", m256MiB="raise", m320MiB="die",
+    )  # fmt: skip
+    done = run(two, book, "--json")
+    (two.home("rack-1") / "lacking").unlink()
+    assert done.exit_code == 3, done.output
+    assert "cell 192MiB: not on rack-1: no such emulator: /opt/qemu" in done.stderr
+    found = record(done.stdout)
+    assert [cell["outcome"] for cell in found["cells"]] == ["passed", *["inconclusive"] * 3]
+    assert reasons(found) == {
+        "192MiB": "not run: host rack-2: image debian: cannot be built; freezelab doctor",
+        "256MiB": "not run: host rack-2: TypeError: unhashable",
+        "320MiB": "not run: host rack-2: the run was cut off before its end",
+    }
+    hosts = {part["cells"][0]: part["host"]["details"]["host"] for part in found["parts"]}
+    assert hosts == {"128MiB": "rack-1", **dict.fromkeys(("192MiB", "256MiB", "320MiB"), "rack-2")}
+
+
+def test_a_cell_that_no_host_can_run_is_refused(two: LoopbackCluster, home: Path, tmp_path: Path) -> None:
+    for name in two.workers:
+        (two.home(name) / "lacking").write_text("192MiB")
+    done = run(two, playbook(tmp_path / "book", THREE))
+    for name in two.workers:
+        (two.home(name) / "lacking").unlink()
+    assert done.exit_code == 4
+    assert done.stderr == (
+        "freezelab: cell 192MiB: no host can run it: rack-1: no such emulator: /opt/qemu\n"
+    )
+    assert not list((home / "runs").glob("*"))
+
+
+def test_an_interrupt_has_the_cells_clean_up_and_record(two: LoopbackCluster, tmp_path: Path) -> None:
+    controller = begun(two, playbook(tmp_path / "book", "128MiB", m128MiB="hang"))
+    with hanging(two) as pid:
+        controller.send_signal(signal.SIGINT)
+        _, err = controller.communicate(timeout=WAIT_S)
+        assert controller.returncode == 130, err
+        assert err.endswith("freezelab: interrupted by SIGINT\n")
+        assert not psutil.pid_exists(pid)
+    (folder,) = (tmp_path / "home" / "runs").iterdir()
+    found = record((folder / "run.json").read_text())
+    assert found["interrupted"]
+    assert [part["cells"] for part in found["parts"]] == [["128MiB"]]
+
+
+def test_a_controller_that_is_killed_leaves_no_cell(two: LoopbackCluster, tmp_path: Path) -> None:
+    book = playbook(tmp_path / "book", "128MiB", m128MiB="hang")
+    controller = begun(two, book)
+    with hanging(two) as pid:
+        controller.kill()
+        controller.communicate(timeout=WAIT_S)
+        until(lambda: not psutil.pid_exists(pid))
+
+
+def test_a_host_that_is_lost_fails_its_cell_alone(cluster: LoopbackCluster, tmp_path: Path) -> None:
+    for name in ("rack-1", "rack-2"):
+        cluster.add(name)
+    controller = begun(cluster, playbook(tmp_path / "book", "128MiB, 192MiB", m128MiB="hang"))
+    with hanging(cluster) as pid:
+        cluster.workers["rack-1"].kill()
+        out, err = controller.communicate(timeout=WAIT_S)
+        until(lambda: not psutil.pid_exists(pid))  # it was told that its worker has gone
+    assert controller.returncode == 3, err
+    found = record(out)
+    assert reasons(found) == {"128MiB": "not run: host rack-1: it was lost while the cell ran"}
+    assert [cell["outcome"] for cell in found["cells"]] == ["inconclusive", "passed"]
+    assert [part["host"]["details"]["host"] for part in found["parts"]] == ["rack-1", "rack-2"]
+
+
+def test_what_is_no_cluster_of_distinct_hosts_is_refused_in_a_line_or_two(
+    cluster: LoopbackCluster, tmp_path: Path
+) -> None:
+    book = playbook(tmp_path / "book", "128MiB, 192MiB")
+    done = run(cluster, book)
+    assert done.exit_code == 4
+    assert done.stderr.startswith(
+        f"freezelab: {cluster.address}: it has no workers\nstart one on each host: "
+    )
+    cluster.add("rack-0", "--resources", "gpu=1")
+    assert "none of its 1 workers has the resource lab\n" in run(cluster, book).stderr
+    cluster.add("rack-1")
+    cluster.add("rack-2", machine="rack-1")
+    done = run(cluster, book)
+    assert done.exit_code == 4
+    assert done.stderr.startswith(
+        "freezelab: host rack-2: it is the same machine as rack-1, and a machine has"
+    )
+    assert len(done.stderr.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("hosts", "words", "code", "says"),
+    [
+        ("tcp://127.0.0.1:1", [], 4, "tcp://127.0.0.1:1: no scheduler answers there\n"),
+        ("tcp://10.0.0.1:8786", [], 2, "tcp://10.0.0.1:8786: it is open: without TLS, whoever reaches it"),
+        ("tcp://127.0.0.1", [], 2, "--hosts tcp://127.0.0.1: not a scheduler's address\n"),
+        ("http://127.0.0.1:80", [], 2, "not a scheduler's address\n"),
+        ("nothing.yaml", [], 2, "nothing.yaml: "),
+        ("tcp://127.0.0.1:1", ["--shard", "1/2"], 2, "run: --shard cannot be used with --hosts"),
+        (
+            "tcp://127.0.0.1:1",
+            ["--connect", "qemu:///session"],
+            2,
+            "run: --connect cannot be used with --hosts",
+        ),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    tmp_path: Path, hosts: str, words: list[str], code: int, says: str
+) -> None:
+    book = playbook(tmp_path / "book", "128MiB, 192MiB")
+    done = CliRunner().invoke(app, ["run", str(book), "--hosts", hosts, *words])
+    assert done.exit_code == code, done.output
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
+
+
+def test_a_playbook_without_cells_is_refused() -> None:
+    done = CliRunner().invoke(app, ["run", "first-freeze", "--hosts", "tcp://127.0.0.1:1"])
+    assert done.exit_code == 2
+    assert done.stderr == "freezelab: --hosts: first-freeze is no matrix: it has no cells for several hosts\n"
+
+
+def test_without_the_extra_a_line_says_how_to_get_it(tmp_path: Path) -> None:
+    book = playbook(tmp_path / "book", "128MiB, 192MiB")
+    code = "import sys; sys.modules['distributed'] = None; from lab.cli.main import app; app()"
+    command = [sys.executable, "-c", code, "run", str(book), "--hosts", "tcp://127.0.0.1:1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    assert done.returncode == 4
+    what, how = done.stderr.splitlines()
+    assert what == "freezelab: --hosts needs Dask distributed, which is not installed"
+    assert how.endswith("pip install distributed")
+
+
+def test_hosts_with_one_machine_id_are_told_apart_and_a_machine_is_not_used_twice() -> None:
+    def host(name: str, machine: str, boot: str) -> WorkerHost:
+        return WorkerHost(name, name, {"machine": {"machine": machine, "boot": boot}})
+
+    copied = distinct([host("a", "1", "x"), host("b", "1", "y"), host("c", "2", "y")])
+    machines = [one.details.get("machine", one.machine_id) for one in copied]
+    assert len(set(machines)) == 3 and machines[2] == "2"
+    with pytest.raises(MachineError, match="it is the same machine as a"):
+        distinct([host("a", "1", "x"), host("b", "1", "x")])
+
+
+def test_another_version_is_refused(
+    two: LoopbackCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = {**cell_task.versions(), "freezelab": "0.0.9 (00000000)"}
+    monkeypatch.setattr(cell_task, "versions", lambda: here)
+    done = run(two, playbook(tmp_path / "book", "128MiB, 192MiB"))
+    assert done.exit_code == 4
+    assert "freezelab is" in done.stderr and "there and 0.0.9 (00000000) here" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://127.0.0.1:8786", "tcp://[::1]:8786", "tls://rack.example.org:8786"]
+)
+def test_closed_addresses_are_taken(address: str) -> None:
+    check_address(address)
+
+
+def test_an_address_with_a_path_is_none() -> None:
+    with pytest.raises(UsageError, match="not a scheduler's address"):
+        check_address("tls://rack:8786/status")
