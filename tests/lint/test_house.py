@@ -260,7 +260,7 @@ def test_an_import_of_a_test_is_found_however_it_is_written(source: str) -> None
 
 
 def test_the_launcher_runs_every_test_once() -> None:
-    """`./freezelab test` divides the tests among processes by folder."""
+    """`./freezelab test` divides the tests among processes by folder and name."""
     runs = [
         words.split() for words in re.findall(r"\) set -- (tests/[^\"\n]*)", (ROOT / "freezelab").read_text())
     ]
@@ -268,9 +268,8 @@ def test_the_launcher_runs_every_test_once() -> None:
     for path in (ROOT / "tests").rglob("test_*.py"):
         count = 0
         for words in runs:
-            given = [ROOT / word for word in words if not word.startswith("-")]
-            ignored = [ROOT / word.partition("=")[2] for word in words if word.startswith("--ignore=")]
-            count += any(folder in path.parents for folder in given) and not any(
-                folder in path.parents for folder in ignored
-            )
+            given = {one for word in words if not word.startswith("-") for one in ROOT.glob(word)}
+            ignored = {ROOT / word.partition("=")[2] for word in words if word.startswith("--ignore=")}
+            above = {path, *path.parents}
+            count += bool(above & given) and not above & ignored
         assert count == 1, f"{path.relative_to(ROOT)} is run {count} times"
