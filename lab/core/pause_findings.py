@@ -78,6 +78,8 @@ class PauseFindings(CycleFindings):
                 yield self._finding("memory", expectation, "not proven", Outcome.INCONCLUSIVE, why)
             return
         text = f"{proof.pages} pages, {proof.held} with data, {proof.differ} differ"
+        if proof.rewritten is not None:
+            text += f" but for KVM's wall clock in page {proof.rewritten}"
         if proof.pages == 0:
             yield self._finding("memory", expectation, text, Outcome.INCONCLUSIVE, "no page was read")
         elif proof.differ == 0 and proof.before == proof.after:

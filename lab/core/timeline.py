@@ -6,7 +6,7 @@ Guest times are the guest's own clocks in nanoseconds; host times are Stamps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lab.core.claims import Claim
 from lab.core.clock import GuestClock, Interval, Stamp
@@ -213,7 +213,7 @@ class MemoryProof:
     page_bytes: size of a page. pages: the number of pages of RAM. held: those that the host has allocated
     (the others were never written and are zeros). before, after: digest over all pages' digests. differing:
     indices of the first few pages that differ; differ: the number of such pages. cost_ns: the time that the
-    proof added to the pause.
+    proof added to the pause. rewritten: a page that differs as it must, and is not counted as differing.
     """
 
     page_bytes: int
@@ -224,6 +224,15 @@ class MemoryProof:
     differ: int
     differing: tuple[int, ...]
     cost_ns: int
+    rewritten: int | None = None
+
+    def allowing(self, page: int | None) -> MemoryProof:
+        """The proof in which this page may differ: KVM writes its wall clock there (guest/wall_clock.py)."""
+        if page is None or page not in self.differing:
+            return self
+        others = tuple(index for index in self.differing if index != page)
+        after = self.after if others else self.before
+        return replace(self, after=after, differ=self.differ - 1, differing=others, rewritten=page)
 
 
 @dataclass(frozen=True)

@@ -53,12 +53,12 @@ class LibvirtHypervisor:
         self._freezes: dict[str, Freeze] = {}
         self._ours: set[str] = set()  # guests that the lab itself is freezing or ending now
         self._begun: set[str] = set()  # guests whose stop was ordered
-        self._context = LibvirtContext(connection, uri, home, clock, root)
-        self.domains: Domains = self._context.domains
-        self.events: EventLog = self._context.events
-        self.own = OwnDomains(self._context, self._ours)
+        self._context = context = LibvirtContext(connection, uri, home, clock, root)
+        self.domains: Domains = context.domains
+        self.events: EventLog = context.events
+        self.own = OwnDomains(context, self._ours)
         self._open = True
-        self.dead_man, self.thaws = DeadMan(), self._context.thaws
+        self.dead_man, self.thaws, self.wall_clocks = DeadMan(), context.thaws, context.wall_clocks
         with mapped("libvirt's events cannot be subscribed to", uri):
             self._context.events.register(connection)
 

@@ -63,7 +63,8 @@ class LibvirtContext:
     now, if that is not its own. moving: those that this lab is migrating back. strangers: guests whose agent
     has not been used since its channel was reset. on_step: called with (guest, step) before each step of a
     freeze that has several; tests make steps fail there. thaws: what thaws a guest's file systems from
-    inside, by guest; FreezelabError when it cannot. forgetful: guests whose agent takes file systems for
+    inside, by guest; FreezelabError when it cannot. wall_clocks: the page of each guest's memory that KVM
+    rewrites. forgetful: guests whose agent takes file systems for
     frozen that others have thawed.
     """
 
@@ -80,6 +81,7 @@ class LibvirtContext:
         self.away: dict[str, str] = {}
         self.moving: set[str] = set()
         self.thaws: dict[str, Callable[[], object]] = {}
+        self.wall_clocks: dict[str, int | None] = {}
         self.forgetful: set[str] = set()
         self.on_step: Callable[[str, str], None] = lambda _guest, _step: None
         self._lock = threading.RLock()

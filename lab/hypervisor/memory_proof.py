@@ -13,10 +13,12 @@ from lab.ports import Clock
 
 
 class MemoryProver:
-    """Takes two digests of one RAM file and compares them. path: None when no proof was requested."""
+    """Takes two digests of one RAM file and compares them. path: None when no proof was requested.
+    wall_clock: the page that KVM rewrites, if any."""
 
-    def __init__(self, path: Path | None, steps: Steps, clock: Clock) -> None:
+    def __init__(self, path: Path | None, steps: Steps, clock: Clock, wall_clock: int | None = None) -> None:
         self._path, self._steps, self._clock = path, steps, clock
+        self._wall_clock = wall_clock
         self._before: memory.Digest | None = None
         self._after: memory.Digest | None = None
         self._looked_ns = 0
@@ -39,7 +41,7 @@ class MemoryProver:
         """The proof; None without both digests. Not to be called during the pause, because it takes time."""
         if self._before is None or self._after is None:
             return None
-        return memory.compare(self._before, self._after, self._looked_ns)
+        return memory.compare(self._before, self._after, self._looked_ns).allowing(self._wall_clock)
 
     def _take(self, name: str, late: Callable[[], bool]) -> memory.Digest | None:
         if self._path is None:

@@ -206,6 +206,7 @@ def _memory(proof: MemoryProof) -> Memory:
         proof.before,
         proof.after,
         proof.cost_ns,
+        proof.rewritten,
     )
 
 

@@ -78,7 +78,8 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Memory:
-    """Two digests of the guest's RAM during the freeze. cost_ns: the time that they added to the pause."""
+    """Two digests of the guest's RAM during the freeze. cost_ns: the time that they added to the pause.
+    rewritten: a page that differs as it must, because KVM writes its wall clock there, and is not counted."""
 
     page_bytes: int
     pages: int
@@ -87,6 +88,7 @@ class Memory:
     before: str
     after: str
     cost_ns: int
+    rewritten: int | None = None
 
 
 @dataclass(frozen=True)

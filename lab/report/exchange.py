@@ -106,6 +106,8 @@ def _memory(page: Page, cycles: Sequence[CycleRecord]) -> None:
     memory, worst = max(known, key=lambda pair: (pair[0].differ, pair[0].cost_ns))
     same = memory.differ == 0 and memory.before == memory.after
     text = f"{memory.pages} pages, {memory.held} with data, {memory.differ} differ"
+    if memory.rewritten is not None:
+        text += f" but for KVM's wall clock in page {memory.rewritten}"
     if len(known) > 1:
         text += f", the worst of {counted(len(known), 'cycle')}"
     text += f"; the digests took {format_magnitude(memory.cost_ns)}, which is not part of the pause"

@@ -22,6 +22,7 @@ from lab.guest.session_probe import SessionProbe
 from lab.guest.shell_thaw import ShellThaw
 from lab.guest.ssh_route import SshRoute
 from lab.guest.timesync.put_back import PutBack
+from lab.guest.wall_clock import wall_clock_page
 from lab.guest.watcher import GuestWatcher
 from lab.guest.work_counter import GuestWorkCounter
 from lab.guest.writer import GuestWriter
@@ -136,6 +137,8 @@ class GuestSetup:
         on_kvm = self._settings.accelerator.accelerator is Accelerator.KVM
         if on_kvm and not spec.is_own and probe.depth is Depth.PYTHON:
             probe.ssh.run(LOAD_PTP_KVM)  # for its readings, if it can
+        if on_kvm and cell.cycle.prove_memory:
+            self._hypervisor.wall_clocks[name] = wall_clock_page(probe.ssh)
         access = self._access(spec, probe)
         self._equipped.add(name)
         resync = timesync.install(cell.resync, access)

@@ -33,6 +33,7 @@ from lab.guest.connections import GuestConnections
 from lab.guest.installer import GuestInstaller
 from lab.guest.probe import GuestProbe
 from lab.guest.ssh import SSH
+from lab.guest.wall_clock import wall_clock_page
 from lab.guest.watcher import GuestWatcher
 from lab.host import chronyd
 from lab.host import facts as host_facts
@@ -187,6 +188,8 @@ class KernelRun:
             GuestInstaller(spec.name, lambda: probe.ssh, self._clock, SecretValues({}), told).install(
                 spec.setup
             )
+        if cell.cycle.prove_memory:
+            hypervisor.wall_clock = wall_clock_page(probe.ssh)
         journal.append(GuestBooted(spec.name, {"to_probe_s": seconds, "started": "cold"}, cell.id))
         subject = self._equipped(spec, probe)
         controller = Controller(self._clock, hypervisor, journal, self._view, self._shield)

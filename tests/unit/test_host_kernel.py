@@ -364,6 +364,7 @@ def test_the_proof_of_memory_is_brought(
     found = guest.resume("web-0", freezing).proof
     assert found is not None
     assert (found.differ, found.differing, found.pages) == (1, (3,), 8)
+    assert (found.allowing(3).differ, found.allowing(3).rewritten) == (0, 3)
     assert kernels.orders[0].endswith(" 1")
 
 

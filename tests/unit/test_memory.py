@@ -57,6 +57,19 @@ def test_exactly_the_pages_that_differ(shm: Path, first: dict[int, bytes], secon
     os.unlink(shm / "ram")  # noqa: PTH108
 
 
+def test_the_page_that_kvm_rewrites_may_differ_and_no_other(shm: Path) -> None:
+    before, after = take(ram(shm, {3: b"a", 5: b"a"})), take(ram(shm, {3: b"b", 5: b"a"}))
+    proof = compare(before, after, 0)
+    allowed = proof.allowing(3)
+    assert (allowed.differ, allowed.differing, allowed.rewritten) == (0, (), 3)
+    assert allowed.before == allowed.after == before.total()
+    assert proof.allowing(5) == proof.allowing(None) == proof
+    both = compare(before, take(ram(shm, {3: b"b", 5: b"b"})), 0).allowing(3)
+    assert (both.differ, both.differing, both.rewritten) == (1, (5,), 3)
+    assert both.before != both.after
+    (shm / "ram").unlink()
+
+
 def test_a_digest_is_called_off(shm: Path) -> None:
     path = ram(shm, {3: b"x"})
     with pytest.raises(memory.DigestCalledOff):

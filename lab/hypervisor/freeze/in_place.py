@@ -127,7 +127,8 @@ class Exchange(OneByOne):
         spec = self._new.plan(shares_memory=self._freezing.method.traits.shares_memory)
         self._old_domain, self._old = self._context.domain(self._guest)[0], self._context.control(self._guest)
         if self._freezing.prove_memory:
-            self._prover = MemoryProver(self._new.old.memory_file, self._steps, self._context.clock)
+            page, clock = self._context.wall_clocks.get(self._guest), self._context.clock
+            self._prover = MemoryProver(self._new.old.memory_file, self._steps, clock, page)
         return spec
 
     # -- the freeze --------------------------------------------------------------------------------

@@ -54,6 +54,7 @@ class LabHostGuest:
 
     prepare: loads the kernel of a cycle, and starts the keeper.
     alive: HypervisorError when the lab host has ended. reset: resets the lab host.
+    wall_clock: the page of the guest's memory that KVM rewrites, for proofs; set by the caller.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class LabHostGuest:
         self._left: Stamp | None = None
         self._proving_ns = 0
         self._gone: GuestGone | None = None
+        self.wall_clock: int | None = None
 
     def prepare(self, guest: str, freezing: Freezing) -> None:  # noqa: ARG002 - ports.Hypervisor's
         self._left = None
@@ -169,7 +171,7 @@ class LabHostGuest:
         with contextlib.suppress(ValueError, TypeError):
             found = json.loads(text)
             found |= {"differing": tuple(found["differing"]), "cost_ns": self._proving_ns + step.length_ns}
-            return MemoryProof(**found)
+            return MemoryProof(**found).allowing(self.wall_clock)
         return None
 
     def _restored(self, guest: str, until_raw_ns: int) -> Mark:
