@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from lab.core.verdict import Outcome
-from lab.record.model import Host, Run
+from lab.record.model import Host, PartRecord, Run
 from lab.report.cycles import VERDICTS
 from lab.report.page import Page
-from lab.report.text import counted
+from lab.report.text import clean, counted
 
 
 def cell_count(run: Run) -> str:
@@ -113,10 +113,19 @@ def _host(page: Page, run: Run) -> None:
 
 
 def show_parts(page: Page, run: Run) -> None:
-    """Print the runs that a merged record is made of: how many cells each had, and its host."""
+    """Print the runs that a merged record is made of: how many cells each had, and its host. Those of a run
+    over hosts are a line for each host."""
+    named: dict[str, list[PartRecord]] = {}
     for part in run.parts:
-        texts = [counted(len(part.cells), "cell"), *filter(None, _host_texts(part.host))]
-        page.labelled("part", f"{part.run}: {' · '.join(texts)}")
+        name = str(part.host.details.get("host", ""))
+        named.setdefault(f"host {name}" if name else f"part {part.run}", []).append(part)
+    for name, parts in named.items():
+        cells = [cell for part in parts for cell in part.cells]
+        # One that was lost has no versions.
+        host = next((part.host for part in parts if part.host.qemu), parts[0].host)
+        texts = [counted(len(cells), "cell"), *filter(None, _host_texts(host))]
+        label, _, which = name.partition(" ")
+        page.labelled(label, f"{clean(which)}: {' · '.join(texts)}")
 
 
 def _host_texts(host: Host) -> list[str]:
