@@ -294,12 +294,14 @@ def plan(
     """Show what a run of a playbook would do, and what is missing here."""
     from lab.report.console import stdout_console
     from lab.report.plan import render_plan
+    from lab.session.hosts_forecast import over_hosts
     from lab.session.plan_checks import obstacles, source_obstacles
 
     made = _plan(playbook)
     lacking = source_obstacles(made)
     own, failures = _own_domains(made, connect)
-    render_plan(made, stdout_console(), [*lacking, *failures, *obstacles(made)], own)
+    missing = [*lacking, *failures, *obstacles(made)]
+    render_plan(made, stdout_console(), missing, own, over_hosts(made))
     raise typer.Exit(2 if lacking else 0)
 
 

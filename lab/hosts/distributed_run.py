@@ -28,6 +28,7 @@ from lab.record.journal import FileJournal, History, read_history
 from lab.record.parts import MACHINE, write_merged
 from lab.record.run import Run, write
 from lab.session import paths
+from lab.session.hosts_forecast import known_times
 from lab.session.lab_host_run import check as check_can_be_sent
 from lab.session.lab_host_run import check_folder
 from lab.session.run import RunStopped
@@ -85,6 +86,9 @@ class HostsRun:
         self._id, self._clock = new_run_id(plan.name), HostClock()
         together = [tuple(cell.id for cell in batch) for batch in batches(plan)]
         self._waiting = [_Batch(cells, f"{self._id}-{number}") for number, cells in enumerate(together, 1)]
+        if (known := known_times(plan)) is not None:  # the longest first; see core.placement
+            took = dict(zip(together, known.batches, strict=True))
+            self._waiting.sort(key=lambda one: -took[one.cells])
         self._of = len(self._waiting)
         self._begun: dict[Any, tuple[_Batch, WorkerHost, int]] = {}
         self._histories: list[History] = []

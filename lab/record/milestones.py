@@ -78,7 +78,7 @@ def _read(path: Path, plan: Plan) -> EarlierRun | None:
             return None
         with path.open("rb") as file:
             for line in file:
-                if not at and not _is_of(line, plan):
+                if not at and not is_of(line, plan):
                     return None
                 head = _HEAD.match(line)
                 if head is None:
@@ -102,7 +102,7 @@ def _entry(line: bytes) -> Entry | None:
     return None if given is None else entry_of(text, given)
 
 
-def _is_of(line: bytes, plan: Plan) -> bool:
+def is_of(line: bytes, plan: Plan) -> bool:
     """True when a history's first line is a start of this plan."""
     start = _entry(line)
     if start is None or not isinstance(start.event, RunStarted):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Console
 
 from lab.core.parallel_cells import batches
+from lab.core.placement import HostsForecast
 from lab.core.plan import Cell, GuestSpec, Plan, RolloutEnd
 from lab.core.plan_warnings import overruns
 from lab.core.quantities import format_length
@@ -36,9 +37,11 @@ def render_plan(
     console: Console,
     obstacles: Sequence[FreezelabError] = (),
     own: Sequence[tuple[str, str]] = (),
+    over_hosts: tuple[Sequence[HostsForecast], str] = ((), ""),
 ) -> None:
     """Print what a run of `plan` would do. obstacles: why it cannot be run here. own: (guest, what is known
-    of it) of domains of the user's own."""
+    of it) of domains of the user's own. over_hosts: what it takes on several hosts, and the run from which
+    that is known."""
     plan = cleaned(plan)
     page = Page(console)
     page.parts([plan.name], first_style="bold")
@@ -62,6 +65,17 @@ def render_plan(
             "nothing was changed",
         ]
     )
+    forecasts, run = over_hosts
+    if forecasts:
+        page.parts(
+            [
+                *(
+                    f"{one.hosts} hosts: {format_length(one.all_ns)}, {one.times_as_fast:.1f} times as fast"
+                    for one in forecasts
+                ),
+                f"by run {clean(run)}",
+            ]
+        )
 
 
 def show_plan(page: Page, plan: Plan, own: Sequence[tuple[str, str]] = ()) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -109,6 +110,11 @@ def test_cells_go_to_all_hosts_and_one_record_comes_back(
     assert not [*two.home("rack-1").glob("runs/*"), *two.home("rack-2").glob("runs/*")]
     again = CliRunner().invoke(app, ["report", folder.name, "--json"])
     assert record(again.stdout) == found
+    shown = CliRunner().invoke(app, ["report", folder.name, "-v"]).stdout
+    assert sorted(re.findall(r"(?m)^host +(rack-\d): (\d cells?) · ", shown)) in (
+        [("rack-1", "2 cells"), ("rack-2", "1 cell")],
+        [("rack-1", "1 cell"), ("rack-2", "2 cells")],
+    )
 
 
 def test_a_cell_that_fails_is_told_with_its_host_and_the_others_go_on(
