@@ -141,7 +141,7 @@ def _await_state(hypervisor: LibvirtHypervisor, spec: DomainSpec) -> None:
             return None if _status(hypervisor, spec.guest) == "inmigrate" else ""
         return None
 
-    why = events.wait_until(look, IN_S)
+    why = events.wait_until(look, paced(IN_S))
     if why is None:
         raise HypervisorError("QEMU does not finish loading the state", where=spec.guest)
     if why:

@@ -18,6 +18,7 @@ from lab.hypervisor.deadman.channel import BEAT_S, SILENT_S, pair, receive, send
 from lab.hypervisor.deadman.messages import to_message
 from lab.hypervisor.deadman.rescue import ResumePlan
 from lab.process import runner
+from lab.process.pace import paced
 from lab.threads import Worker
 
 _ARM_S = 10.0
@@ -152,7 +153,7 @@ class DeadMan:
         return ours
 
     def _await_armed(self, end: socket.socket, guests: set[str]) -> None:
-        deadline = time.monotonic() + _ARM_S
+        deadline = time.monotonic() + paced(_ARM_S)
         while guests:
             if not _readable(end, deadline - time.monotonic()):
                 raise HypervisorError("the dead-man does not answer, so nothing is frozen")
