@@ -74,6 +74,7 @@ def test_it_is_reloaded(vendor: str, clock: HostClock, apply: Apply) -> None:
         patch.check()
         result = apply(patch, 25)
         assert result.ok, result
+        assert result.facts == {}  # without modprobe
         names = [step.name for step in result.steps]
         assert names == [
             "wait until it is unused",

@@ -1,7 +1,8 @@
 """reload-kvm: unloads KVM's modules and loads them again, with the same parameters.
 
 No process may use KVM during the patch: each guest is only a RAM file and a file of device state, and runs in
-a process that is started after the patch.
+a process that is started after the patch. Guests wait for it, so the kernel is asked directly. modprobe has
+looked for the files before, and is run only where that fails.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class ReloadKvm(Stepwise):
     ) -> None:
         super().__init__(spec.label, spec.impact, clock, spec.deadline_ns)
         self._tools, self._roots = tools, roots or Roots()
+        self._files: dict[str, modules.ModuleFile] = {}
 
     def check(self) -> None:
         """MachineError when there is no KVM module to reload, or another process uses KVM."""
@@ -65,6 +67,7 @@ class ReloadKvm(Stepwise):
                     f"{name} could not be loaded again: {error.what}",
                     hint="the running kernel's package was upgraded or removed: reboot first",
                 ) from error
+        self._files = modules.files(vendor)
         mine = set(self._tools.emulator_pids())
         if others := [each for each in self._holders() if each[0] not in mine]:
             raise MachineError(f"KVM is used by {_named(others)}", hint="end these first")
@@ -115,10 +118,9 @@ class ReloadKvm(Stepwise):
             self._wait_unused(out, vendor)
         try:
             with work.step(f"unload {vendor} and kvm"):
-                # This unloads the modules that only it used as well: kvm, and irqbypass.
-                out.run("modprobe", "-r", vendor)
-                if modules.state("kvm", self._roots):
-                    out.run("modprobe", "-r", "kvm")
+                for name in (vendor, "kvm"):
+                    if modules.state(name, self._roots):
+                        self._remove(out, name)
         finally:
             # Also when only some of the modules were unloaded.
             with work.step(f"load kvm and {vendor}"):
@@ -144,12 +146,23 @@ class ReloadKvm(Stepwise):
             who = _named(holders) if holders else "an unknown user in the kernel"
             raise MachineError(f"KVM is still used by {who}") from error
 
+    def _remove(self, work: Work, name: str) -> None:
+        try:
+            modules.remove(name)
+        except OSError as error:
+            work.facts[f"first removal of {name}"] = error.strerror
+            work.run("modprobe", "-r", name)
+
     def _insert(self, work: Work, name: str, values: dict[str, str]) -> None:
         """Load a module with its old parameters or, when that fails, with modprobe's defaults as at boot."""
         try:
-            work.run("modprobe", name, *modules.as_arguments(values))
-        except MachineError as error:
-            work.facts[f"first insertion of {name}"] = one_line(error)
+            if name in self._files:
+                self._files[name].insert(values)
+            else:
+                work.run("modprobe", name, *modules.as_arguments(values))
+        except (MachineError, OSError) as error:
+            why = one_line(error) if isinstance(error, MachineError) else error.strerror
+            work.facts[f"first insertion of {name}"] = why
             work.run("modprobe", name)
 
 

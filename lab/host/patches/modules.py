@@ -1,8 +1,12 @@
-"""Kernel modules: read from /sys, loaded and unloaded by kmod's programs."""
+"""Kernel modules: read from /sys, found by kmod's programs, loaded and unloaded by them or by the kernel."""
 
 from __future__ import annotations
 
+import ctypes
+import lzma
+import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from lab.errors import MachineError
@@ -56,6 +60,46 @@ def identity(name: str, roots: Roots) -> str:
 def info(module: str, field: str) -> str:
     """A field of modinfo(8). MachineError when modinfo is missing or does not know the module."""
     return runner.run(["modinfo", "-F", field, module], _ASK_S).stdout.strip()
+
+
+@dataclass(frozen=True)
+class ModuleFile:
+    """A module's file, and the options that modprobe.d(5) gives it."""
+
+    path: Path
+    options: tuple[str, ...]
+
+    def insert(self, values: dict[str, str]) -> None:
+        """Load it with these parameters, by init_module(2). OSError when the kernel refuses, or the file
+        cannot be read."""
+        data = self.path.read_bytes()
+        if self.path.suffix == ".xz":
+            data = lzma.decompress(data)
+        words = " ".join((*self.options, *as_arguments(values)))
+        _call("init_module", data, ctypes.c_ulong(len(data)), words.encode())
+
+
+def files(name: str) -> dict[str, ModuleFile]:
+    """The files of a module and of those that it needs, by name, without those that need modprobe: for a
+    command of modprobe.d(5), or another compression. MachineError when modprobe does not know the module."""
+    found = {}
+    for line in runner.run(["modprobe", "--show-depends", name], _ASK_S).stdout.splitlines():
+        verb, path, *options = line.split()
+        stem, _, kind = Path(path).name.partition(".")
+        if verb == "insmod" and kind in ("ko", "ko.xz"):
+            found[stem.replace("-", "_")] = ModuleFile(Path(path), tuple(options))
+    return found
+
+
+def remove(name: str) -> None:
+    """Unload a module, by delete_module(2). OSError when it is in use."""
+    _call("delete_module", name.encode(), os.O_NONBLOCK)
+
+
+def _call(function: str, *arguments: object) -> None:
+    """A system call of the C library, which has these for programs of kmod's age."""
+    if getattr(ctypes.CDLL(None, use_errno=True), function)(*arguments):
+        raise OSError(number := ctypes.get_errno(), os.strerror(number))
 
 
 def may_change(roots: Roots) -> None:
