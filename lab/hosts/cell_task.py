@@ -183,12 +183,14 @@ def _packed(part: str) -> tuple[bytes, str]:
 
 
 def _is_abandoned() -> bool:
-    """Whether nobody waits for the task of this thread any more: its controller has gone, or called it
-    off."""
-    from distributed.worker import get_worker, thread_state
+    """Whether nobody waits for the task of this thread any more: its controller has gone or called it off, or
+    the scheduler has, and the worker closes, which by itself waits 30 s for its threads."""
+    from distributed.worker import Status, get_worker, thread_state
 
-    task = get_worker().state.tasks.get(thread_state.key)
-    return task is None or task.state not in ("executing", "long-running")
+    worker = get_worker()
+    task = worker.state.tasks.get(thread_state.key)
+    closes = worker.status not in (Status.running, Status.paused)
+    return closes or task is None or task.state not in ("executing", "long-running")
 
 
 def _end_of(said: Path) -> str:

@@ -25,6 +25,9 @@ RESOURCE = "lab"
 """What a worker says that it has one of. There is one worker with it on a host."""
 
 CONNECT_S = 10.0
+_LOST = OSError, RuntimeError
+"""What Dask raises when the scheduler does not answer, and later, when it has given it up."""
+
 _HOW = f"start one on each host: dask worker ADDRESS --resources {RESOURCE}=1 --nthreads 1 --no-nanny"
 
 
@@ -74,7 +77,14 @@ class Cluster:
 
     def ask(self, function: Callable[..., Any], *given: object, workers: Sequence[str]) -> dict[str, Any]:
         """The answer of each worker by its address, or the exception."""
-        found: dict[str, Any] = self._client.run(function, *given, workers=list(workers), on_error="return")
+        if not workers:
+            return {}
+        try:
+            found: dict[str, Any] = self._client.run(
+                function, *given, workers=list(workers), on_error="return"
+            )
+        except _LOST as error:
+            found = dict.fromkeys(workers, error)
         return found
 
     def submit(self, function: Callable[..., Any], *given: object, worker: str) -> Any:
@@ -91,9 +101,9 @@ class Cluster:
 
     def ended(self, tasks: Collection[Any], patience_s: float) -> list[Any]:
         """Those of the tasks that have ended, as soon as there is one; [] when there is none in time."""
-        from distributed import wait
+        from distributed import CancelledError, wait
 
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, CancelledError):
             wait(list(tasks), timeout=patience_s, return_when="FIRST_COMPLETED")
         return [task for task in tasks if task.done()]
 
@@ -101,12 +111,16 @@ class Cluster:
         """Those of the workers that the scheduler has lost; all of them when it is lost itself."""
         try:
             known = self._known()
-        except OSError:
+        except _LOST:
             return list(workers)
         return [address for address in workers if address not in known]
 
     def _known(self) -> Mapping[str, Mapping[str, Any]]:
-        known: Mapping[str, Mapping[str, Any]] = self._client.scheduler_info(n_workers=-1)["workers"]
+        """The workers by their addresses. One of _LOST when the scheduler is lost."""
+        known: Mapping[str, Mapping[str, Any]] | None
+        known = self._client.scheduler_info(n_workers=-1).get("workers")
+        if known is None:
+            raise ConnectionError("no answer")
         return known
 
 

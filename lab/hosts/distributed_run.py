@@ -36,7 +36,6 @@ from lab.session.run_folders import new_run_id
 from lab.session.signals import shield
 
 _PATIENCE_S = 1.0
-_LOST = "it was lost while the cell ran"
 
 
 @dataclass
@@ -141,11 +140,13 @@ class HostsRun:
         while asked_ones:
             for task in self._cluster.ended(asked_ones, _PATIENCE_S):
                 host = self._hosts[asked_ones.pop(task)]
-                for number, obstacle in enumerate(_answer(task)):
+                for number, obstacle in enumerate(_answer(task, host)):
                     if obstacle:
                         why.setdefault(number, {})[host.name] = obstacle
                     else:
                         self._waiting[number].hosts.add(host.worker)
+            for worker in self._cluster.gone(list(self._hosts)):
+                raise MachineError("it was lost before the start", where=f"host {self._hosts[worker].name}")
         for number, lacking in why.items():
             cells = ", ".join(self._waiting[number].cells)
             name, obstacle = min(lacking.items())
@@ -184,25 +185,35 @@ class HostsRun:
             self._view.note(f"{host.name}: cell {', '.join(batch.cells)}")
 
     def _let_go(self) -> None:
-        """Give up what ran on hosts that are lost, and those hosts."""
+        """Give up hosts that are lost, and what ran on them."""
         running = {host.worker: task for task, (_, host, _) in self._begun.items()}
         for worker in self._cluster.gone(list(self._hosts)):
-            host = self._hosts.pop(worker)
-            for batch in self._waiting:
-                batch.hosts.discard(worker)
-            self._view.note(f"{host.name}: lost")
             if task := running.get(worker):
-                batch, _, _ = self._begun.pop(task)
+                batch, host, _ = self._begun.pop(task)
                 task.cancel()
-                self._missing(batch, host, f"host {host.name}: {_LOST}")
+                self._lost(host, batch)
+            else:
+                self._lost(self._hosts[worker])
+
+    def _lost(self, host: WorkerHost, ran: _Batch | None = None) -> None:
+        """Give a host nothing more. ran: what it had."""
+        self._hosts.pop(host.worker, None)
+        for batch in self._waiting:
+            batch.hosts.discard(host.worker)
+        self._view.note(f"{host.name}: lost")
+        if ran is not None:
+            self._missing(ran, host, f"host {host.name}: it was lost while the cell ran")
 
     def _collect(self, task: Any) -> None:
         """Store the history that a task has brought."""
         batch, host, began_ns = self._begun.pop(task)
         try:
-            answer = _answer(task)
+            answer = _answer(task, host)
+        except WorkerLost:
+            self._lost(host, batch)
+            return
         except FreezelabError as error:
-            self._missing(batch, host, f"host {host.name}: {error}")
+            self._missing(batch, host, str(error))
             return
         finally:
             task.release()
@@ -293,16 +304,19 @@ class HostsRun:
         return run, folder
 
 
-def _answer(task: Any) -> Any:
-    """What a task returned. MachineError when it raised, or was lost."""
+class WorkerLost(MachineError):
+    """A task has no end, because its worker or its scheduler has gone."""
+
+
+def _answer(task: Any, host: WorkerHost) -> Any:
+    """What a task returned. WorkerLost; MachineError when it raised."""
     if task.status == "finished":
         return task.result()
-    if task.status == "cancelled":
-        raise MachineError("the scheduler was lost")
-    error = task.exception()
-    if type(error).__name__ == "KilledWorker":
-        raise MachineError(_LOST)
-    raise MachineError(f"{type(error).__name__}: {_line(error)}")
+    error = task.exception() if task.status == "error" else None  # None: its scheduler was lost
+    where = f"host {host.name}"
+    if error is None or type(error).__name__ == "KilledWorker":
+        raise WorkerLost("it was lost", where=where)
+    raise MachineError(f"{type(error).__name__}: {_line(error)}", where=where)
 
 
 def _line(error: object) -> str:

@@ -4,6 +4,7 @@ cell_stand_in.py."""
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -99,3 +100,22 @@ def test_a_host_whose_link_is_cut_is_freed_by_its_own_worker(lab: SshHosts, tmp_
     assert why == ["not run: host rack-1: it was lost while the cell ran"]
     until(lambda: not cells_there(lab))
     assert list((cut.state / "runs").glob("2*"))  # what it recorded stays on the host
+
+
+def test_hosts_that_can_have_no_worker_are_refused_before_the_start(lab: SshHosts, tmp_path: Path) -> None:
+    book = playbook(tmp_path / "book", "128MiB, 192MiB")
+    entries = (lab.folder / "hosts.yaml").read_text()
+    without = "import sys; sys.modules['distributed'] = None; from lab.cli.main import app; app()"
+    lab.file(re.sub(r"-m, tests.unit.cell_worker", f'-c, "{without}"', entries, count=1))
+    done = lab.run("run", str(book), "--hosts", str(lab.folder / "hosts.yaml"))
+    assert (done.returncode, done.stdout) == (4, "")
+    what, how = done.stderr.splitlines()
+    assert what.startswith("freezelab: host rack-1: no worker starts there: --hosts needs Dask distributed")
+    assert how.endswith("pip install distributed")
+    lab.hosts[1].switch_off()
+    lab.file(entries)
+    done = lab.run("run", str(book), "--hosts", str(lab.folder / "hosts.yaml"))
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "host rack-2: no answer to SSH at" in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
+    until(lambda: not cells_there(lab))

@@ -18,7 +18,7 @@ from lab.host import facts
 from lab.hosts import cell_task, host_worker
 
 WAIT_S = 60.0
-FAKED = "FREEZELAB_TEST_MACHINE"
+FAKED, REAL = "FREEZELAB_TEST_MACHINE", "FREEZELAB_TEST_REAL_CELLS"
 
 
 def dask_setup(_worker: object) -> None:
@@ -28,7 +28,9 @@ def dask_setup(_worker: object) -> None:
 
 
 def stand_in() -> None:
-    """Have cells run in cell_stand_in.py, and a controller be given up soon."""
+    """Have cells run in cell_stand_in.py, unless they are to be real, and a controller be given up soon."""
+    if REAL in os.environ:
+        return
     host_worker.SILENCE_S = 8.0
     cell_task.FREEZELAB = (sys.executable, "-m", "tests.unit.cell_stand_in")
     cell_task.obstacles = _obstacles
@@ -45,10 +47,12 @@ def _obstacles(
 
 @dataclass
 class LoopbackCluster:
-    """address: the scheduler's. workers: their processes, by name. folder: with a folder for each machine."""
+    """address: the scheduler's. scheduler: its process. workers: theirs, by name. folder: with a folder for
+    each machine."""
 
     folder: Path
-    address: str = ""
+    scheduler: subprocess.Popen[bytes]
+    address: str
     workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def home(self, name: str) -> Path:
@@ -78,7 +82,7 @@ class LoopbackCluster:
 def loopback_cluster(folder: Path, names: Sequence[str] = ()) -> Iterator[LoopbackCluster]:
     """A scheduler, and workers of these names."""
     with ExitStack() as stack:
-        cluster, log = LoopbackCluster(folder), folder / "scheduler.log"
+        log = folder / "scheduler.log"
         argv = [
             *("scheduler", "--host", "127.0.0.1", "--port", "0"),
             *("--no-dashboard", "--dashboard-address", "127.0.0.1:0"),
@@ -86,8 +90,9 @@ def loopback_cluster(folder: Path, names: Sequence[str] = ()) -> Iterator[Loopba
         scheduler = _dask(log, argv, "Scheduler at:", {})
         stack.callback(scheduler.wait, WAIT_S)
         stack.callback(scheduler.kill)
+        address = log.read_text().partition("Scheduler at:")[2].split()[0]
+        cluster = LoopbackCluster(folder, scheduler, address)
         stack.callback(cluster.close)
-        cluster.address = log.read_text().partition("Scheduler at:")[2].split()[0]
         for name in names:
             cluster.add(name)
         yield cluster

@@ -23,6 +23,7 @@ from lab.errors import MachineError, UsageError
 from lab.hosts import cell_task
 from lab.hosts.cluster import check_address
 from lab.hosts.worker_hosts import WorkerHost, distinct
+from lab.playbook import load
 from tests.unit.cell_stand_in import playbook
 from tests.unit.cell_worker import WAIT_S, LoopbackCluster, loopback_cluster
 
@@ -79,9 +80,9 @@ def begun(cluster: LoopbackCluster, book: Path) -> subprocess.Popen[str]:
 
 
 @contextmanager
-def hanging(cluster: LoopbackCluster) -> Iterator[int]:
-    """The process of the cell that hangs, on the first host."""
-    path = cluster.home(next(iter(cluster.workers))) / "hangs"
+def hanging(cluster: LoopbackCluster, name: str = "rack-1") -> Iterator[int]:
+    """The process of the cell that hangs on a host."""
+    path = cluster.home(name) / "hangs"
     until(lambda: path.exists() and path.read_text())
     yield int(path.read_text())
     path.unlink()
@@ -176,19 +177,32 @@ def test_a_controller_that_is_killed_leaves_no_cell(two: LoopbackCluster, tmp_pa
         until(lambda: not psutil.pid_exists(pid))
 
 
-def test_a_host_that_is_lost_fails_its_cell_alone(cluster: LoopbackCluster, tmp_path: Path) -> None:
+def test_a_host_that_is_lost_fails_its_cell_alone_and_a_lost_scheduler_all_that_are_left(
+    cluster: LoopbackCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "3s")
     for name in ("rack-1", "rack-2"):
         cluster.add(name)
-    controller = begun(cluster, playbook(tmp_path / "book", "128MiB, 192MiB", m128MiB="hang"))
-    with hanging(cluster) as pid:
+    book = playbook(tmp_path / "book", f"{THREE}, 320MiB", m128MiB="hang", m256MiB="hang")
+    controller = begun(cluster, book)
+    with hanging(cluster, "rack-1") as pid:
         cluster.workers["rack-1"].kill()
-        out, err = controller.communicate(timeout=WAIT_S)
         until(lambda: not psutil.pid_exists(pid))  # it was told that its worker has gone
+    with hanging(cluster, "rack-2") as pid:
+        cluster.scheduler.kill()
+        out, err = controller.communicate(timeout=WAIT_S)
+        until(lambda: not psutil.pid_exists(pid))
     assert controller.returncode == 3, err
     found = record(out)
-    assert reasons(found) == {"128MiB": "not run: host rack-1: it was lost while the cell ran"}
-    assert [cell["outcome"] for cell in found["cells"]] == ["inconclusive", "passed"]
-    assert [part["host"]["details"]["host"] for part in found["parts"]] == ["rack-1", "rack-2"]
+    assert reasons(found) == {
+        "128MiB": "not run: host rack-1: it was lost while the cell ran",
+        "256MiB": "not run: host rack-2: it was lost while the cell ran",
+        "320MiB": "not run: no host that could run it is left",
+    }
+    assert [cell["outcome"] for cell in found["cells"]][1] == "passed"
+    assert [part["host"]["details"].get("host") for part in found["parts"]] == [
+        "rack-1", "rack-2", "rack-2", None
+    ]  # fmt: skip
 
 
 def test_what_is_no_cluster_of_distinct_hosts_is_refused_in_a_line_or_two(
@@ -275,6 +289,22 @@ def test_another_version_is_refused(
     done = run(two, playbook(tmp_path / "book", "128MiB, 192MiB"))
     assert done.exit_code == 4
     assert "freezelab is" in done.stderr and "there and 0.0.9 (00000000) here" in done.stderr
+
+
+def test_a_host_says_what_it_lacks_for_which_cells(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "p.yaml").write_text(
+        "name: p\nresync: none\ncycle: {method: in-place}\n"
+        "matrix: {patch: [{hold: 1s}, {replace-hypervisor: /opt/none/qemu}]}\n"
+    )
+    cell_task.pack(tmp_path / "book", ".", tmp_path / "book.tar.gz")
+    cell_task.receive("r", (tmp_path / "book.tar.gz").read_bytes())
+    ids = [[cell.id] for cell in load(tmp_path / "book" / "p.yaml").cells]
+    here, there = cell_task.obstacles("r", "p.yaml", [None, None], ids)
+    assert "/opt/none/qemu" not in here
+    assert "/opt/none/qemu" in there
+    cell_task.forget("r")
+    assert not list((home / "runs").iterdir())
 
 
 @pytest.mark.parametrize(
