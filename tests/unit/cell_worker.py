@@ -48,12 +48,21 @@ def _obstacles(
 @dataclass
 class LoopbackCluster:
     """address: the scheduler's. scheduler: its process. workers: theirs, by name. folder: with a folder for
-    each machine."""
+    each machine. settings: of Dask, with the certificates of a cluster with TLS."""
 
     folder: Path
-    scheduler: subprocess.Popen[bytes]
-    address: str
+    settings: dict[str, str]
+    scheduler: subprocess.Popen[bytes] = field(init=False)
+    address: str = ""
     workers: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The settings as variables of the environment."""
+        return {
+            f"DASK_{name.upper().replace('.', '__').replace('-', '_')}": value
+            for name, value in self.settings.items()
+        }
 
     def home(self, name: str) -> Path:
         return self.folder / name / "home"
@@ -69,33 +78,48 @@ class LoopbackCluster:
             *("--no-nanny", "--no-dashboard", "--preload", "tests.unit.cell_worker"),
             *("--local-directory", str(own / "dask"), *(options or ("--resources", "lab=1"))),
         ]
-        env = {FAKED: str(own), "FREEZELAB_HOME": str(self.home(name))}
+        env = {**self.env, FAKED: str(own), "FREEZELAB_HOME": str(self.home(name))}
         self.workers[name] = _dask(self.folder / f"{name}.log", argv, "Registered to", env)
 
     def close(self) -> None:
-        for process in self.workers.values():
+        for process in (*self.workers.values(), self.scheduler):
             process.kill()
             process.wait(WAIT_S)
 
 
 @contextmanager
-def loopback_cluster(folder: Path, names: Sequence[str] = ()) -> Iterator[LoopbackCluster]:
+def loopback_cluster(
+    folder: Path, names: Sequence[str] = (), *, tls: bool = False
+) -> Iterator[LoopbackCluster]:
     """A scheduler, and workers of these names."""
     with ExitStack() as stack:
-        log = folder / "scheduler.log"
+        cluster = LoopbackCluster(folder, _certificates(folder) if tls else {})
+        log, protocol = folder / "scheduler.log", "tls" if tls else "tcp"
         argv = [
-            *("scheduler", "--host", "127.0.0.1", "--port", "0"),
+            *("scheduler", "--host", "127.0.0.1", "--port", "0", "--protocol", protocol),
             *("--no-dashboard", "--dashboard-address", "127.0.0.1:0"),
         ]
-        scheduler = _dask(log, argv, "Scheduler at:", {})
-        stack.callback(scheduler.wait, WAIT_S)
-        stack.callback(scheduler.kill)
-        address = log.read_text().partition("Scheduler at:")[2].split()[0]
-        cluster = LoopbackCluster(folder, scheduler, address)
+        cluster.scheduler = _dask(log, argv, "Scheduler at:", cluster.env)
         stack.callback(cluster.close)
+        cluster.address = log.read_text().partition("Scheduler at:")[2].split()[0]
         for name in names:
             cluster.add(name)
         yield cluster
+
+
+def _certificates(folder: Path) -> dict[str, str]:
+    """Dask's settings for certificates that are made here."""
+    from distributed import Security
+
+    made = Security.temporary()
+    key, certificate = folder / "key.pem", folder / "cert.pem"
+    key.write_text(str(made.tls_worker_key))
+    certificate.write_text(str(made.tls_worker_cert))
+    found = {"distributed.comm.tls.ca-file": str(certificate)}
+    for role in ("scheduler", "worker", "client"):
+        found[f"distributed.comm.tls.{role}.key"] = str(key)
+        found[f"distributed.comm.tls.{role}.cert"] = str(certificate)
+    return found
 
 
 def _dask(log: Path, argv: Sequence[str], says: str, env: dict[str, str]) -> subprocess.Popen[bytes]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import dask
 import psutil
 import pytest
 from typer.testing import CliRunner, Result
@@ -32,8 +34,8 @@ THREE = "128MiB, 192MiB, 256MiB"
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackCluster]:
-    """A cluster of two machines, which no test harms."""
-    with loopback_cluster(tmp_path_factory.mktemp("two"), ["rack-1", "rack-2"]) as cluster:
+    """A cluster of two machines, with TLS, which no test harms."""
+    with loopback_cluster(tmp_path_factory.mktemp("two"), ["rack-1", "rack-2"], tls=True) as cluster:
         yield cluster
 
 
@@ -52,7 +54,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(cluster: LoopbackCluster, file: Path, *options: str) -> Result:
-    return CliRunner().invoke(app, ["run", str(file), "--hosts", cluster.address, *options])
+    with dask.config.set(cluster.settings):
+        return CliRunner().invoke(app, ["run", str(file), "--hosts", cluster.address, *options])
 
 
 def record(text: str) -> dict[str, Any]:
@@ -76,7 +79,8 @@ def until(happened: Callable[[], object]) -> None:
 def begun(cluster: LoopbackCluster, book: Path) -> subprocess.Popen[str]:
     """A run in a process of its own."""
     command = [sys.executable, "-m", "lab.cli.main", "run", str(book), "--hosts", cluster.address, "--json"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    env = {**os.environ, **cluster.env}
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @contextmanager
@@ -251,6 +255,16 @@ def test_what_cannot_be_meant_is_refused(
     assert done.exit_code == code, done.output
     assert says in done.stderr
     assert len(done.stderr.splitlines()) <= 2
+
+
+def test_a_scheduler_with_certificates_of_its_own_is_not_reached_without(
+    two: LoopbackCluster, tmp_path: Path
+) -> None:
+    book = playbook(tmp_path / "book", "128MiB, 192MiB")
+    done = CliRunner().invoke(app, ["run", str(book), "--hosts", two.address])
+    assert done.exit_code == 4, done.output
+    assert done.stderr.startswith(f"freezelab: {two.address}: no connection: ")
+    assert done.stderr.splitlines()[1].startswith("certificates: DASK_DISTRIBUTED__COMM__TLS__CA_FILE")
 
 
 def test_a_playbook_without_cells_is_refused() -> None:
