@@ -19,6 +19,7 @@ from lab.cli import (
     ci,
     completion,
     events,
+    fleet_over_hosts,
     hosts,
     kept_guests,
     lab_hosts,
@@ -184,6 +185,7 @@ def run(
         bool, typer.Option("--accept-loss", help="For replace-host-kernel: the guest may be lost.")
     ] = False,
     run_id: Annotated[str, typer.Option(hidden=True, help="A night's: the run's id.")] = "",
+    agreed: fleet_over_hosts.Agreed = False,
     as_json: Json = False,
     json_lines: JsonLines = False,
     junit: JUnit = None,
@@ -211,13 +213,14 @@ def run(
             as_json=as_json, junit=junit, metrics=metrics, quiet=quiet, verbose=verbose,
             accept_loss=accept_loss, tagged=tags(tag or ()),
         )  # fmt: skip
-    over = cells_over_hosts.performing(hosts, file, context.params) if hosts is not None else None
+    over = fleet_over_hosts.over_hosts(plan, hosts, file, context.params)
     earlier = _earlier(resumed, plan) if resumed is not None else None
     options = RunOptions(
         *(connect, accelerator_request(accelerator), boot_seconds(boot), golden, wait, earlier),
         tags=tags(tag or ()),
         run_id=run_id,
         whole=whole,
+        instant=fleet_over_hosts.instant() if agreed else None,
     )
     execute(
         *(plan, options), as_json=as_json, junit=junit, quiet=quiet, verbose=verbose, live=live,

@@ -33,6 +33,11 @@ control, control cycle: a cycle without a freeze: it shows the noise
 matrix: a playbook with axes; each combination of their values is a cell
 cell, cells: one combination of a matrix's values, with cycles of its own
 part: a run of some of a matrix's cells, from which a record was merged; with the host that it ran on
+hosts: guests of one run on several hosts: how far apart they were frozen, and which hosts were cut off
+doctor: what freezelab doctor found on a host: ok, with its notes, or how many of its checks failed
+round trip: the median time of a reading of a host's clock, there and back
+freezelab, QEMU, libvirt, kernel, Python: their versions on a host; other: other files than those here
+calibrated: the day of a host's calibration, and whether it is stale or rough
 left out: a combination of the matrix that cannot be, or was not wanted, with the reason
 golden guest: a guest whose state was saved once; new guests start from it instead of booting
 boot: how long each guest took to start: to its probe, to SSH, to its identity, for its set-up

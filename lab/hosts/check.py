@@ -133,22 +133,16 @@ def _groups(known: Known, of: Callable[[MachineReport], object]) -> Iterator[lis
 
 
 def _one_machine(known: Known) -> Iterator[HostsProblem]:
-    """A machine is known by both ids together. The machine's id alone may have been copied with its disk, and
-    the kernel's is also that of all its containers."""
-    for group in _groups(known, lambda report: (report.machine, report.boot)):
-        what = "are one machine (the same machine id and boot id)"
-        yield HostsProblem(_names(group), what, "delete all but one: a machine runs one lab", fails=True)
+    """A machine is a running kernel, by its boot id: its containers share its CPUs, and are one machine. The
+    machine's id alone may have been copied with a disk; but it is what records tell machines apart by."""
+    for group in _groups(known, lambda report: report.boot):
+        what, todo = "are one machine: one kernel runs them", "delete all but one: a machine runs one lab"
+        yield HostsProblem(_names(group), what, todo, fails=True)
     for group in _groups(known, lambda report: report.machine):
         if len({report.boot for _, report in group}) == len(group):
-            what = "have the same machine id, though they are several machines: a copied disk?"
-            todo = "records would take them for one; in each: rm /etc/machine-id; systemd-machine-id-setup"
-            yield HostsProblem(_names(group), what, todo, fails=False)
-    for group in _groups(known, lambda report: report.boot):
-        if len({report.machine for _, report in group}) == len(group):
-            what = "share a kernel, as containers do"
-            yield HostsProblem(
-                _names(group), what, "their labs share its CPUs and disturb each other", fails=False
-            )
+            what = "have the same machine id, by which records tell machines apart: a copied disk?"
+            todo = "on one of them: rm /etc/machine-id; systemd-machine-id-setup"
+            yield HostsProblem(_names(group), what, todo, fails=True)
 
 
 def _names(group: Sequence[tuple[str, MachineReport]]) -> tuple[str, ...]:

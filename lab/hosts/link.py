@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from statistics import median_low
 from typing import Self
 
-from lab.core.drift_study import point
+from paramiko import Channel
+
+from lab.core.drift_study import DriftPoint, point
+from lab.core.timeline import Reading
 from lab.errors import FreezelabError, GuestError, MachineError
 from lab.guest.probe import GuestProbe
 from lab.guest.ssh import SSH, Result
@@ -82,21 +85,47 @@ class SshLink:
     def offset(self) -> HostOffset:
         """The host's REALTIME minus this machine's, read as a guest's is, with four stamps a reading. It ends
         the connection. GuestError when the clock cannot be read."""
+        with self.probe() as probe:
+            readings = clock_readings(probe)
+        trips = [reading.round_trip_ns for reading in readings]
+        bounds = offset_point(readings, self.entry.name).real.offset
+        return HostOffset(bounds.low_ns, bounds.high_ns, min(trips), median_low(trips), len(readings))
+
+    @contextmanager
+    def probe(self) -> Iterator[GuestProbe]:
+        """What reads the host's clocks, over this connection, which it ends."""
         with as_host(self.entry.name), GuestProbe(self.entry.name, self.connection) as probe:
             probe.rest()
-            readings = [probe.read() for _ in range(READINGS)]
-        found = point(readings)
-        if found is None:
-            raise MachineError("its clock gave no reading", where=f"host {self.entry.name}")
-        trips = [reading.round_trip_ns for reading in readings]
-        bounds = found.real.offset
-        return HostOffset(bounds.low_ns, bounds.high_ns, min(trips), median_low(trips), len(readings))
+            yield probe
+
+    def shell(self, command: str, timeout_s: float, stdin: bytes = b"") -> str:
+        """What a shell command prints there. GuestError when it fails."""
+        with as_host(self.entry.name):
+            return self.connection().check(command, timeout_s, stdin)
+
+    def channel(self, command: str) -> Channel:
+        """The input and output of a shell command there, which goes on."""
+        with as_host(self.entry.name):
+            return self.connection().channel(command)
 
     def connection(self) -> SSH:
         """The connection. MachineError when there is none."""
         if self._ssh is None:
             raise MachineError("not connected", where=f"host {self.entry.name}")
         return self._ssh
+
+
+def clock_readings(probe: GuestProbe) -> list[Reading]:
+    """Some readings in immediate succession."""
+    return [probe.read() for _ in range(READINGS)]
+
+
+def offset_point(readings: Sequence[Reading], name: str) -> DriftPoint:
+    """The offsets of a host's clocks by these readings."""
+    found = point(readings)
+    if found is None:
+        raise MachineError("its clock gave no reading", where=f"host {name}")
+    return found
 
 
 @contextmanager

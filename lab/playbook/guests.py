@@ -134,6 +134,9 @@ class GuestSection(BaseModel):
         "answers them: {compute: {zone: 1, tags: {role: web}}}.",
         "",
     )
+    host: Name | None = default(
+        None, "With hosts: the one that the guest is on. Default: the hosts in turn, as guests are written."
+    )
     probe: ProbeDepth = default(
         GuestSpec.probe,
         "What looks into the guest of domain. python: a program, for which it needs python3. shell: a POSIX "

@@ -9,14 +9,17 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from lab.core.fleet_placement import AXIS
 from lab.core.parallel_cells import laned
 from lab.core.plan import Cell, Plan
 from lab.playbook import models
 from lab.playbook.cells import axes_of, expand, given_twice, settled, with_search
 from lab.playbook.explain import explain
 from lab.playbook.fields import FOLDER
+from lab.playbook.guests import ONE_GUEST
 from lab.playbook.matrix import Matrix
 from lab.playbook.mistakes import Mistake, as_error, printable
+from lab.playbook.placement import placement
 from lab.playbook.scalars import MOST_NAME, found
 from lab.playbook.source import decode, read
 from lab.playbook.tree import Map, compose
@@ -49,7 +52,9 @@ def parse(data: bytes, file: str, folder: Path = HERE) -> Plan:
     digest = hashlib.sha256(data).hexdigest()
     if not axes:
         document = models.Document.model_validate(root, context={FOLDER: folder})
-        return _plan(document, digest, _cell("", (), document))
+        whole = _cell("", (), document)
+        cells = _placed(document, whole)
+        return replace(_plan(document, digest, cells[0] if cells else whole), cells=cells)
     expansion = expand(root, folder)
     if expansion.mistakes:
         raise as_error(file, expansion.mistakes)
@@ -64,6 +69,16 @@ def parse(data: bytes, file: str, folder: Path = HERE) -> Plan:
     if mistakes:
         raise as_error(file, mistakes)
     return laned(replace(plan, cells=cells, left_out=tuple(expansion.left_out), side_by_side=lanes))
+
+
+def _placed(document: models.Document, whole: Cell) -> tuple[Cell, ...]:
+    """A cell for each host that guests are on; () without hosts."""
+    specs = {spec.name: spec for spec in whole.guests}
+    where = placement(document.hosts, document.guests or ONE_GUEST) if document.hosts else {}
+    return tuple(
+        replace(whole, id=host, values=((AXIS, host),), guests=tuple(specs[name] for name in names))
+        for host, names in where.items()
+    )
 
 
 def _no_lanes(plan: Plan, root: Map) -> list[Mistake]:

@@ -42,6 +42,7 @@ from lab.playbook.guests import ONE_GUEST, GuestList, GuestSection, distinct
 from lab.playbook.matrix import HOMES, Matrix
 from lab.playbook.mistakes import Clash, Wrong, quoted
 from lab.playbook.network_section import AllNetwork, LabNetworkSection, NetworkKind, placed
+from lab.playbook.placement import HostNames, check_placement
 from lab.playbook.rollouts import RolloutSection
 from lab.playbook.scalars import text
 from lab.playbook.setup_section import At, SetupSection
@@ -103,6 +104,11 @@ class Document(BaseModel):
         default=None,
         description=f"The guests, at most {MOST_GUESTS}. Default: one, web-0.",
         json_schema_extra={"default": [{"name": "web-0"}]},
+    )
+    hosts: HostNames | None = default(
+        None,
+        "Hosts of the file of `run --hosts FILE` that the guests are on, and are frozen at one instant. "
+        "Default: this machine.",
     )
     fleet: FleetSection | None = default(
         None, "Guests with availability sets, and how they boot; in place of guests."
@@ -285,6 +291,7 @@ class Document(BaseModel):
 
     @model_validator(mode="after")
     def _all_in_the_network(self) -> Self:
+        check_placement(self.hosts, self.guests or ONE_GUEST, self.model_fields_set)
         self.specs()  # which says who cannot be there
         return self
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from lab.core.verdict import Outcome
 from lab.record.model import Host, PartRecord, Run
 from lab.report.cycles import VERDICTS
+from lab.report.fleet_hosts import fleet_text
 from lab.report.page import Page
 from lab.report.text import clean, counted
 
@@ -126,6 +127,8 @@ def show_parts(page: Page, run: Run) -> None:
         texts = [counted(len(cells), "cell"), *filter(None, _host_texts(host))]
         label, _, which = name.partition(" ")
         page.labelled(label, f"{clean(which)}: {' · '.join(texts)}")
+    if hosts := fleet_text(run):
+        page.labelled("hosts", hosts)
 
 
 def _host_texts(host: Host) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from lab.core.fleet_placement import placed_hosts
 from lab.core.parallel_cells import batches
 from lab.core.plan import Cell, GuestSpec, Plan
 from lab.core.units import format_duration, format_size
@@ -73,6 +74,8 @@ def cells(page: Page, plan: Plan) -> None:
     """Print the cells in the order of the run, and the combinations that are left out."""
     lanes = max(map(len, batches(plan)))
     how = f"up to {lanes} at the same time, each on guests of its own" if lanes > 1 else "one after another"
+    if placed_hosts(plan):
+        how = "each on its host, all frozen at one instant"
     page.parts([f"{counted(len(plan.cells), 'cell')}, {how}:"], "bold")
     columns = [Column[Cell]("cell", lambda cell: (cell.id, "bold")), *_ranked(plan)]
     page.table(Table([*columns, Column("cycles", lambda cell: (_cycles(cell), ""), True, 100)], plan.cells))

@@ -18,6 +18,7 @@ from lab.report.accuracy import COMMAND
 from lab.report.cells import show_cells, show_comparisons
 from lab.report.cycles import Row, rows_of, show_cycles
 from lab.report.depth import show_depth
+from lab.report.fleet_hosts import fleet_text
 from lab.report.header import cell_count, show_interruption, show_verdict
 from lab.report.matrix_grid import MOST_CELLS, show_grid
 from lab.report.migration import show_migration_totals
@@ -181,6 +182,8 @@ def _notes(run: Run) -> list[tuple[str, str, str]]:
         for cell in run.cells
         if cell.refused and cell.outcome is Outcome.PASSED
     ]
+    if hosts := fleet_text(run):
+        notes.append(("hosts", hosts, ""))
     if run.left_out:
         reasons = counted(len({one.why for one in run.left_out}), "reason")
         notes.append(("left out", f"{counted(len(run.left_out), 'combination')}, for {reasons}", ""))

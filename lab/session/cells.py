@@ -29,6 +29,7 @@ from lab.session.emulators import find_emulator
 from lab.session.guests import Guests
 from lab.session.images import check_images
 from lab.session.own_guests import check_cells
+from lab.session.rendezvous import agreed
 from lab.session.settings import Settings, check_memory, lab_key
 from lab.session.signals import Teardown, shield
 
@@ -169,6 +170,7 @@ class Cells:
             if cycle.announce is not None and repeat:
                 announcer, subjects = self._announcer(batch[0], guests, subjects, stack)
             clients = self._workloads(batch, guests, stack)
+            subjects = agreed(subjects, self._settings.instant)
             runner = CycleRunner(
                 self._controller, self._clock, self._journal, self._view, batch[0], patch, announcer, clients
             )
@@ -208,15 +210,8 @@ class Cells:
         clients: list[WorkloadClient] = []
         for cell in batch:
             starting = CellWorkloads(
-                cell,
-                guests.probes,
-                guests.address,
-                guests.network,
-                folder,
-                self._clock,
-                self._view,
-                self._journal,
-                self._hypervisor.state,
+                *(cell, guests.probes, guests.address, guests.network, folder),
+                *(self._clock, self._view, self._journal, self._hypervisor.state),
             )
             clients += starting.start(stack)
         return tuple(clients)

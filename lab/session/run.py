@@ -50,7 +50,7 @@ class RunOptions:
     the plan's. wait: wait for another run in this state folder to end. earlier: tries of a search that goes
     on. tags: the run's, for its record. appended: called with the run's folder and each event of its history;
     see FileJournal. run_id: a new_run_id(); "": one is made. whole: the playbook's plan, when the run has
-    only a part of its cells."""
+    only a part of its cells. instant: see Settings."""
 
     uri: str | None = None
     accelerator: AcceleratorRequest = AcceleratorRequest.AUTO
@@ -62,6 +62,7 @@ class RunOptions:
     appended: Callable[[Path, Entry], None] | None = None
     run_id: str = ""
     whole: Plan | None = None
+    instant: Callable[[], None] | None = None
 
 
 class RunWork(Protocol):
@@ -154,6 +155,7 @@ def _run(
             golden=golden,
             secrets=secret_values,
             network=plan.network,
+            instant=options.instant,
         )
         hypervisor.dead_man.history = journal.path
         earlier = options.earlier

@@ -76,7 +76,8 @@ class Settings:
     lab's own network, for those that have a place in it. secrets: the values of their setups' secrets.
     emulator: this machine's own. emulators: others, by GuestSpec.emulator.
     devices: the device of QEMU's that a guest's mechanism needs, by the guest's name.
-    nested: they can run guests on KVM themselves. furnishing: of their golden states.
+    nested: they can run guests on KVM themselves. furnishing: of their golden states. instant: returns at the
+    instant of a freeze, on which hosts of a fleet have agreed; None: it is at once.
     """
 
     run: str
@@ -97,6 +98,7 @@ class Settings:
     secrets: Mapping[Secret, bytes] = field(default_factory=dict, repr=False)
     emulators: Mapping[str, Emulator] = field(default_factory=dict)
     devices: Mapping[str, str] = field(default_factory=dict)
+    instant: Callable[[], None] | None = None
 
     def secret_values(self, spec: GuestSpec) -> SecretValues:
         """Those of a guest's set-up."""

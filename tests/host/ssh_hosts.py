@@ -1,4 +1,4 @@
-"""Hosts without machines: each is a set of namespaces with its own sshd, machine id and state folder.
+"""Hosts without machines: each is a set of namespaces with its own sshd, ids and state folder.
 
 All of them share this machine's kernel, so their REALTIME is this machine's: the true offset is zero. Their
 MONOTONIC clocks may differ (time_namespaces(7)). The controller has a network namespace as well. Frames go
@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import fcntl
+import json
 import os
 import queue
+import shlex
 import shutil
 import struct
 import subprocess
@@ -19,9 +21,10 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 
@@ -41,6 +44,7 @@ folder=$1 sshd=$2
 mount -t tmpfs none /run
 mkdir -p /run/sshd /run/lock
 mount --bind "$folder/machine-id" /etc/machine-id
+mount --bind "$folder/boot-id" /proc/sys/kernel/random/boot_id
 mount --bind "$folder/passwd" /etc/passwd
 ip link set lo up
 LD_LIBRARY_PATH=$folder/.. "$sshd" -D -e -f "$folder/sshd_config" 2>"$folder/sshd.log" &
@@ -147,6 +151,7 @@ class NamespaceHost:
         self, name: str, address: str, folder: Path, process: subprocess.Popen[bytes], wire: HostWire
     ) -> None:
         self.name, self.address, self.folder, self.process, self.wire = name, address, folder, process, wire
+        self.cut_ns = self.healed_ns = 0
 
     @property
     def state(self) -> Path:
@@ -159,6 +164,20 @@ class NamespaceHost:
         while b"Accepted publickey" not in (self.folder / "sshd.log").read_bytes() and time.monotonic() < end:
             time.sleep(0.01)
         self.wire.is_cut = True
+
+    def told(self, kind: str) -> list[dict[str, Any]]:
+        """The events of this kind in the histories of its runs."""
+        lines = [line for path in self.state.glob("runs/*/events.jsonl") for line in path.open()]
+        return [json.loads(line) for line in lines if f'"kind":"{kind}"' in line]
+
+    def cut_in_a_freeze(self, for_s: float) -> None:
+        """Cut its link as soon as its guests are frozen, and heal it. cut_ns, healed_ns: when, REALTIME."""
+        end = time.monotonic() + 200
+        while not self.told("freeze") and time.monotonic() < end:
+            time.sleep(0.02)
+        self.wire.is_cut, self.cut_ns = True, time.time_ns()
+        time.sleep(for_s)
+        self.wire.is_cut, self.healed_ns = False, time.time_ns()
 
     def switch_off(self) -> None:
         """All that runs there ends at once."""
@@ -199,14 +218,16 @@ class SshHosts:
             time.sleep(0.01)
         return process
 
-    def add(self, name: str, machine: str = "", ahead_s: int = 0) -> NamespaceHost:
-        """A host. machine: its machine id, one of its own by default. ahead_s: of its MONOTONIC clocks."""
+    def add(self, name: str, boot: str = "", ahead_s: int = 0) -> NamespaceHost:
+        """A host. boot: its boot id, which no kernel gives it, one of its own by default. ahead_s: of its
+        MONOTONIC clocks."""
         number = len(self.hosts) + 2
         folder = self.folder / name
         (folder / "state").mkdir(parents=True)
         write_key(folder / "host_key", *make_key(name))
         shutil.copy(self.folder / "key.pub", folder / "authorized_keys")
-        (folder / "machine-id").write_text((machine or f"{number:032x}") + "\n")
+        (folder / "machine-id").write_text(f"{number:032x}\n")
+        (folder / "boot-id").write_text((boot or str(uuid.uuid4())) + "\n")
         users = [
             line for line in Path("/etc/passwd").read_text().splitlines() if not line.startswith("sshd:")
         ]
@@ -247,6 +268,23 @@ class SshHosts:
         path = self.folder / name
         path.write_text(text or "hosts:\n" + "".join(map(self.entry, self.hosts)))
         return path
+
+    def there(self, host: NamespaceHost, *arguments: str, timeout_s: float = 120) -> str:
+        """What freezelab prints on a host, by ssh(1) from the controller's namespace."""
+        words = ["env", f"PYTHONPATH={ROOT}", f"FREEZELAB_HOME={host.state}", sys.executable]
+        command = shlex.join([*words, "-P", "-m", "lab.cli.main", *arguments])
+        ssh = ["ssh", "-F", "none", "-i", "key", "-o", "UserKnownHostsFile=known_hosts"]
+        done = subprocess.run(
+            [*in_namespace(self._controller.pid), *ssh, f"root@{host.address}", command],
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        assert done.returncode == 0, (done.stdout, done.stderr)
+        return done.stdout
 
     def argv(self, *arguments: str) -> list[str]:
         """freezelab in the controller's namespace."""

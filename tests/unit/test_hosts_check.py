@@ -90,26 +90,18 @@ def test_other_versions_are_one_line_for_all_hosts(member: str) -> None:
     assert not line[2]
 
 
-def test_one_machine_twice_is_known_by_both_ids() -> None:
-    same: dict[str, Any] = {"machine": "m", "boot": "b"}
-    assert lines(host("a", **same), host("b"), host("c", **same)) == [
-        (("a", "c"), "are one machine (the same machine id and boot id)", True)
-    ]
+@pytest.mark.parametrize("machines", [("m", "m"), ("m", "n")])
+def test_one_machine_twice_is_known_by_its_kernel(machines: tuple[str, str]) -> None:
+    """Containers of it have machine ids of their own, and its CPUs."""
+    one, other = machines
+    found = lines(host("a", machine=one, boot="k"), host("b"), host("c", machine=other, boot="k"))
+    assert found == [(("a", "c"), "are one machine: one kernel runs them", True)]
 
 
-def test_a_copied_machine_id_is_a_note() -> None:
+def test_a_copied_machine_id_fails_as_well() -> None:
     (line,) = lines(host("a", machine="m"), host("b", machine="m"))
-    assert line == (
-        ("a", "b"),
-        "have the same machine id, though they are several machines: a copied disk?",
-        False,
-    )
-
-
-def test_containers_of_one_kernel_are_a_note() -> None:
-    assert lines(host("a", boot="k"), host("b", boot="k")) == [
-        (("a", "b"), "share a kernel, as containers do", False)
-    ]
+    what = "have the same machine id, by which records tell machines apart: a copied disk?"
+    assert line == (("a", "b"), what, True)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,75 @@
+"""`freezelab run --hosts FILE` for a playbook whose guests are on hosts, and the child on each of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lab.cli import cells_over_hosts
+from lab.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from lab.cli.running import Perform
+    from lab.core.plan import Plan
+    from lab.ports import View
+    from lab.record.run import Run
+    from lab.session.run import RunOptions
+
+Agreed = Annotated[
+    bool, typer.Option("--agreed", hidden=True, help="A child's: freeze at instants of stdin.")
+]
+
+_THERE = ("repeat", "control", "boot", "golden", "wait", "tag", "accelerator")
+_HERE = ("playbook", "hosts", "as_json", "json_lines", "junit", "metrics", "quiet", "verbose")
+
+
+def over_hosts(
+    plan: Plan, hosts: str | None, playbook: Path | None, given: Mapping[str, Any]
+) -> Perform | None:
+    """Returns what performs the run on other hosts, for a plan whose guests are there, or for --hosts; None
+    for a run on this one. given: all options of `run`. UsageError when the guests are on hosts, and neither a
+    hosts file nor a cell is given."""
+    from lab.core.fleet_placement import placed_hosts
+
+    names = placed_hosts(plan)
+    if names and hosts is None and not given["cell"]:
+        hint = f"add --hosts hosts.yaml, or --cell {names[0]} to run those of one host here"
+        where = f"playbook {plan.name}"
+        raise UsageError(f"its guests are on the hosts {', '.join(names)}", where=where, hint=hint)
+    if hosts is None:
+        return None
+    return (performing if names else cells_over_hosts.performing)(hosts, playbook, given)
+
+
+def performing(hosts: str, playbook: Path | None, given: Mapping[str, Any]) -> Perform:
+    """Returns what performs the run, in place of session.run.perform(). given: all options of `run`."""
+    from pathlib import Path
+
+    from lab.cli.lab_hosts import options_there
+
+    words = options_there(given, "hosts in a playbook", _THERE, _HERE)
+    if playbook is None:
+        raise UsageError("--resume cannot be used with hosts in a playbook", where="run")
+    file = playbook.absolute()
+
+    def perform(plan: Plan, options: RunOptions, view: View, *_: object) -> tuple[Run, Path]:
+        from lab.hosts.fleet_run import FleetOptions
+        from lab.hosts.fleet_run import perform as over_hosts
+        from lab.hosts.hosts_file import load_hosts
+
+        asked = FleetOptions(file, plan.repeat + plan.control, tuple(words), options.tags)
+        return over_hosts(plan, asked, load_hosts(Path(hosts)), view)
+
+    return perform
+
+
+def instant() -> Callable[[], None]:
+    """What the child on a host waits for before each freeze."""
+    from lab.process.clock import HostClock
+    from lab.session.rendezvous import Rendezvous
+
+    return Rendezvous(HostClock())

@@ -1,0 +1,269 @@
+"""A run of a fleet over hosts: each host's guests in a child process there, all frozen at one instant.
+
+The child owns the guests, the freeze, its guard and its dead-man; this process says when, in the clock of
+each host, and makes one record of the children's. docs/hosts.md has what is built of this and what is not.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lab.core.clock import Interval
+from lab.core.fleet_placement import placed_hosts, skew
+from lab.core.history import SCHEMA, CellReached, Host, RunEnded, RunStarted, StopCalled
+from lab.core.parallel_cells import part_of
+from lab.core.plan import Plan
+from lab.core.quantities import format_between, format_interval
+from lab.core.units import NS_PER_MS
+from lab.errors import FreezelabError, Interrupted, UsageError
+from lab.hosts import cell_task
+from lab.hosts.check import AT_ONCE
+from lab.hosts.fleet_host import FleetHost
+from lab.hosts.hosts_file import HostsFile
+from lab.ports import View
+from lab.process.clock import HostClock
+from lab.record.index import index_of, judged
+from lab.record.journal import FileJournal, History, read_history
+from lab.record.parts import MACHINE, write_merged
+from lab.record.run import Run, write
+from lab.session import paths
+from lab.session.lab_host_run import check as check_can_be_sent
+from lab.session.lab_host_run import check_folder
+from lab.session.parallel import together
+from lab.session.run import RunStopped
+from lab.session.run_folders import new_run_id
+from lab.session.signals import shield
+from lab.threads import Worker
+
+LEAD_NS = 500 * NS_PER_MS
+"""From the decision to the instant of the freeze: the order has to be there by then."""
+
+AFTER_NS = 200 * NS_PER_MS
+READ_S = 3.0
+"""A host whose clock is not read within this is not frozen."""
+
+BACK_S = 180.0
+"""How long hosts that were cut off are waited for, for their records, at the end."""
+
+STOP_S = 180.0
+_LOOK_S = 0.02
+Made = TypeVar("Made")
+_AGAIN_S = 2.0
+
+
+@dataclass(frozen=True)
+class FleetOptions:
+    """playbook: its file. cycles: with and without a freeze, together. words: options of `run` for each
+    child. tags: the run's."""
+
+    playbook: Path
+    cycles: int
+    words: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+
+
+def perform(plan: Plan, options: FleetOptions, file: HostsFile, view: View) -> tuple[Run, Path]:
+    """Run it and judge the merged record. RunStopped with what there is of it after an interrupt.
+    UsageError for a host that the file has not, FreezelabError for one that is not reached."""
+    known = {entry.name: entry for entry in file.hosts}
+    for name in placed_hosts(plan):
+        if name not in known:
+            hint = f"known: {', '.join(known)}"
+            raise UsageError(f"it has no host {name}, which guests are on", where=file.path, hint=hint)
+    check_can_be_sent(plan, "another host")
+    check_folder(options.playbook.parent, "the hosts")
+    run_id, clock = new_run_id(plan.name), HostClock()
+    hosts = [FleetHost(known[name], f"{run_id}-{name}", clock) for name in placed_hosts(plan)]
+    return FleetRun(plan, options, hosts, run_id, clock, view).run()
+
+
+class FleetRun:
+    """One run."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        options: FleetOptions,
+        hosts: Sequence[FleetHost],
+        run_id: str,
+        clock: HostClock,
+        view: View,
+    ) -> None:
+        self._plan, self._options, self._hosts, self._id = plan, options, list(hosts), run_id
+        self._clock, self._view = clock, view
+        self._instants: list[int] = []
+
+    def run(self) -> tuple[Run, Path]:
+        """See perform()."""
+        interrupted: Interrupted | None = None
+        try:
+            self._on_all(FleetHost.connect)
+            packed = self._packed()
+            name, words = self._options.playbook.name, self._options.words
+            self._on_all(lambda host: host.start(packed, name, words))
+            try:
+                for number in range(1, self._options.cycles + 1):
+                    if not self._cycle(number):
+                        break
+                self._until(lambda: all(host.over for host in self._hosts))
+            except Interrupted as error:
+                interrupted = error
+                with shield():
+                    self._stop()
+            with shield():
+                return self._judged(interrupted)
+        finally:
+            with shield():
+                for host in self._hosts:
+                    host.close()
+
+    def _packed(self) -> bytes:
+        with tempfile.TemporaryDirectory() as work:
+            archive = Path(work) / "playbook.tar.gz"
+            cell_task.pack(self._options.playbook.parent, ".", archive)
+            return archive.read_bytes()
+
+    def _on_all(self, do: Callable[[FleetHost], Made]) -> list[Made]:
+        """The result for each host, side by side."""
+        return together(self._hosts, do, at_once=AT_ONCE)
+
+    def _until(self, over: Callable[[], bool]) -> None:
+        while not over():
+            time.sleep(_LOOK_S)
+
+    def _cycle(self, number: int) -> bool:
+        """Freeze all hosts that are there at one instant, when they are ready. False when none is."""
+        self._until(lambda: all(host.over or host.ready >= number for host in self._hosts))
+        ready = [host for host in self._hosts if not host.over]
+        read = self._read_clocks(ready)
+        for host in ready:
+            if host not in read:
+                self._view.note(f"{host.name}: its clock is not read, so it is not frozen")
+                host.call_off()
+        if not read:
+            return False
+        instant = self._clock.now().raw_ns + LEAD_NS
+        self._instants.append(instant)
+        for host in read:
+            host.freeze(instant)
+        self._view.note(f"cycle {number}: {len(read)} of {len(self._hosts)} hosts freeze at one instant")
+        self._clock.sleep_until(instant + AFTER_NS)
+        self._read_clocks(read)
+        return True
+
+    def _read_clocks(self, hosts: Sequence[FleetHost]) -> list[FleetHost]:
+        """Measure the offsets. The hosts for which that came to an end in time."""
+        done: list[FleetHost] = []
+
+        def read(host: FleetHost) -> None:
+            try:
+                host.read_clock()
+            except FreezelabError:
+                return
+            done.append(host)
+
+        workers = [Worker(target=read, args=(host,), daemon=True) for host in hosts]
+        for worker in workers:
+            worker.start()
+        until = time.monotonic() + READ_S
+        for worker in workers:
+            worker.join(max(0.0, until - time.monotonic()))
+        return [host for host in hosts if host in done]
+
+    def _stop(self) -> None:
+        self._view.note("ending the children on all hosts")
+        self._on_all(FleetHost.stop)
+        until = time.monotonic() + STOP_S
+        self._until(lambda: all(host.over for host in self._hosts) or time.monotonic() > until)
+
+    def _judged(self, interrupted: Interrupted | None) -> tuple[Run, Path]:
+        folder = paths.made(paths.home() / "runs") / f".{self._id}"
+        paths.made(folder / "parts")
+        until = time.monotonic() + BACK_S
+        histories = self._on_all(lambda host: self._history(host, folder / "parts", until))
+        stops = self._stops(histories)
+        histories = [self._of_host(*each, stops) for each in zip(histories, self._hosts, strict=True)]
+        write_merged(histories, self._plan, self._id, folder)
+        folder = folder.rename(folder.with_name(self._id))
+        run = judged(folder, index_of(paths.home()))
+        write(run, folder)
+        if interrupted is not None:
+            raise RunStopped(interrupted, run, folder, interrupted.exit_code)
+        return run, folder
+
+    def _history(self, host: FleetHost, folder: Path, until: float) -> History:
+        """The history that the host's child has made, brought here."""
+        if host.cut:
+            self._view.note(f"{host.name}: cut off; its guests are resumed by what is there")
+        why: FreezelabError | None = None
+        while True:
+            try:
+                archive = host.fetch(folder)
+                cell_task.unpack(archive, folder)
+                archive.unlink()
+                return read_history(folder / host.run)
+            except FreezelabError as error:
+                why = error
+            if not host.cut or time.monotonic() > until:
+                break
+            time.sleep(_AGAIN_S)
+        return self._missing(host, folder / host.run, "; ".join(str(why).split("\n")))
+
+    def _missing(self, host: FleetHost, folder: Path, why: str) -> History:
+        """A record of a host of which there is none."""
+        self._view.note(f"{host.name}: no record: {why}")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        nobody = Host("", "", 0, details={MACHINE: f"of {host.name}"})
+        part = part_of(self._plan, [host.name])
+        with FileJournal(folder, self._clock) as journal:
+            journal.append(RunStarted(SCHEMA, host.run, part, nobody, None, self._options.tags, self._plan))
+            journal.append(CellReached(host.name, f"cut off: {why}" if host.cut else why))
+            journal.append(RunEnded(interrupted=False, failure=why))
+        return read_history(folder)
+
+    def _stops(self, histories: Sequence[History]) -> Mapping[str, list[dict[str, Any]]]:
+        """When each host's guests were stopped, less the instant that was agreed on, for each cycle: bounds
+        in this machine's MONOTONIC_RAW, which have those of the host's offset in them."""
+        found: dict[str, list[dict[str, Any]]] = {host.name: [] for host in self._hosts}
+        for number, instant in enumerate(self._instants):
+            bounds: dict[str, Interval] = {}
+            for host, history in zip(self._hosts, histories, strict=True):
+                calls = [stop.call for stop in history.of(StopCalled) if stop.cycle == number]
+                ahead = host.ahead_ns(instant)
+                if not calls or ahead is None:
+                    continue
+                first = min(call.called.raw_ns for call in calls)
+                last = max(call.returned.raw_ns for call in calls)
+                at = Interval(first - ahead.high_ns - instant, last - ahead.low_ns - instant)
+                bounds[host.name] = at
+                of = {"cycle": number, "low_ns": at.low_ns, "high_ns": at.high_ns}
+                found[host.name].append({**of, "offset_bound_ns": ahead.half_width_ns})
+            if len(bounds) > 1:
+                self._view.note(f"cycle {number + 1}: {skew_words(bounds)}")
+        return found
+
+    def _of_host(
+        self, history: History, host: FleetHost, stops: Mapping[str, list[dict[str, Any]]]
+    ) -> History:
+        """The history as a part of the run's, with its host's name and what is known of its stops."""
+        start = history.start
+        fleet = {"cut_off": host.cut, "stops": stops[host.name]}
+        details = {**start.host.details, "host": host.name, "fleet": fleet}
+        named = replace(start, whole=self._plan, host=replace(start.host, details=details))
+        first, *more = history.entries
+        return replace(history, entries=(replace(first, event=named), *more))
+
+
+def skew_words(bounds: Mapping[str, Interval]) -> str:
+    """ "stopped within 0–3 ms of each other; after the instant: rack-1 +1.2 ± 0.3 ms, …"."""
+    apart = skew(list(bounds.values()))
+    each = ", ".join(f"{name} {format_interval(at, signed=True)}" for name, at in bounds.items())
+    between = format_between(apart.low_ns, apart.high_ns)
+    return f"stopped within {between} of each other; after the instant: {each}"

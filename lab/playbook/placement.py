@@ -1,0 +1,68 @@
+"""The key `hosts` of a playbook, and `host` of its guests: which host each guest is on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BeforeValidator, Field
+
+from lab.playbook.fields import Name
+from lab.playbook.mistakes import Wrong
+
+if TYPE_CHECKING:
+    from lab.playbook.guests import GuestSection
+
+MOST_HOSTS = 64
+
+
+def _number(hosts: object) -> object:
+    if isinstance(hosts, list) and not 1 <= len(hosts) <= MOST_HOSTS:
+        raise Wrong(f"{len(hosts)} hosts", f"write 1 to {MOST_HOSTS} names, like [rack-1, rack-2]")
+    return hosts
+
+
+HostNames = Annotated[
+    list[Name], BeforeValidator(_number), Field(json_schema_extra={"minItems": 1, "maxItems": MOST_HOSTS})
+]
+
+ALONE = ("matrix", "fleet", "rollout", "announce", "workload", "tolerance", "network")
+"""Keys that do not go with hosts: what they set up is on one host."""
+
+
+def placement(hosts: Sequence[str], guests: Sequence[GuestSection]) -> dict[str, list[str]]:
+    """The names of the guests on each host: those that name theirs, the others in turn, as they are
+    written."""
+    placed: dict[str, list[str]] = {host: [] for host in hosts}
+    turn = cycle(hosts)
+    for guest in guests:
+        for name in guest.names():
+            placed[guest.host or next(turn)].append(name)
+    return placed
+
+
+def check_placement(
+    hosts: Sequence[str] | None, guests: Sequence[GuestSection], given: Collection[str]
+) -> None:
+    """Wrong when a guest cannot be on its host, or a host has none. given: the playbook's keys."""
+    for number, guest in enumerate(guests):
+        at = ("guests", number)
+        if guest.host is not None and guest.host not in (hosts or ()):
+            what = f"{guest.host} is none of the hosts" if hosts else "host goes with hosts"
+            todo = f"known: {', '.join(hosts)}" if hosts else f"add hosts: [{guest.host}], or delete it"
+            raise Wrong(what, todo, within=(*at, "host"))
+        if hosts and guest.domain is not None:
+            what = "a domain of your own is on the host of its libvirt"
+            raise Wrong(what, "delete hosts, or the domain", within=(*at, "domain"))
+    if hosts is None:
+        return
+    for key in ALONE:
+        if key in given:
+            raise Wrong(f"{key} does not go with hosts", "delete one of them", within=(key,))
+    for number, host in enumerate(hosts):
+        if host in hosts[:number]:
+            raise Wrong(f"the host {host} is given twice", "delete one of the two", within=("hosts", number))
+    for number, (host, names) in enumerate(placement(hosts, guests).items()):
+        if not names:
+            raise Wrong(f"no guest is on {host}", "add guests, or delete the host", within=("hosts", number))
