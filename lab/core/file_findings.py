@@ -17,7 +17,7 @@ class FileFindings(CycleFindings):
         """Whether they stood still within the budget, as a writer in the guest felt it as well, and were
         thawed by those who should."""
         obs, stall = self.obs, self.result.stall
-        if not obs.method.traits.freezes_files or obs.stop is None or obs.called_off:
+        if not obs.method.traits.freezes_files or obs.stop is None or (obs.called_off and stall is None):
             return
         metric, expectation = "file systems", f"frozen for at most {format_duration(obs.budget_ns)}"
         if stall is None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -118,11 +119,20 @@ def troubled(lab: Lab) -> dict[str, Any]:
 
     def frozen(name: str, entry: str = "") -> dict[str, Any]:
         """Its agent is sent this signal."""
-        act = machine.poised("p=$(pidof qemu-ga)", f"kill -s {name} $p")
-        done = lab.during("freeze", lambda _: act(), "snapshot", entry=entry, watch="2s")
+        act = machine.poised(f"p=$(systemctl show -p MainPID --value {AGENT})", f"kill -s {name} $p")
+        return reported(lab.during("freeze", lambda _: act(), "snapshot", entry=entry, watch="2s"))
+
+    def reported(done: dict[str, Any]) -> dict[str, Any]:
         report = json.loads(lab.ended(lab.start("report", "--json", connect=False))["out"])
         found = [each for each in report["findings"] if each["metric"] == "file systems"]
         return {**done, "found": [(each["outcome"], each["why"]) for each in found]}
+
+    def late() -> dict[str, Any]:
+        """A snapshot that takes longer than the budget, since libvirt's daemon hangs."""
+        pid = Path("/run/libvirtd.pid").read_text().strip()
+        program = (PROGRAM, "taking", f"kill -STOP {pid}; (sleep 15; kill -CONT {pid}) >/dev/null 2>&1 &")
+        playbook = lab.playbook("snapshot", watch="2s", keys=", budget: 5s")
+        return reported(lab.ended(lab.start("run", playbook, program=program)))
 
     def is_thawed() -> bool:
         with suppress(libvirt.libvirtError):
@@ -155,6 +165,7 @@ def troubled(lab: Lab) -> dict[str, Any]:
         "hangs as it is to freeze": (as_it_is_to_freeze, ""),
         "absent": (lambda: before(end), START),
         "frozen by its agent": (by_its_agent, ""),
+        "libvirt hangs": (late, ""),
     }
     as_it_was, seen = look(lab), {}
     for name in sys.argv[2:] or scenes:

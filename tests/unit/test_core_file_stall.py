@@ -90,13 +90,14 @@ def judged(
     budget: int = 30 * S,
     expect: Expectations = EXPECT,
     metric: str = "file systems",
+    called_off: str = "",
 ) -> Finding:
     """A finding of a simulated cycle with a snapshot of 3 s."""
     obs = cycle(FreezeMethod.SNAPSHOT, 0, 0)
     assert obs.stop is not None
     assert obs.resume is not None
     steps = stepped(obs.stop.called.raw_ns, obs.stop.called.raw_ns + 3 * S, MS)
-    obs = replace(obs, steps=steps, writes=writes, budget_ns=budget, frozen=False)
+    obs = replace(obs, steps=steps, writes=writes, budget_ns=budget, frozen=False, called_off=called_off)
     spec = CycleSpec(FreezeMethod.SNAPSHOT, HoldPatch(0))
     result = measure(obs, ResyncMechanism.NONE, expect, None, spec)
     (found,) = [f for f in findings(result, expect) if f.metric == metric]
@@ -124,3 +125,13 @@ def test_a_snapshot_that_was_called_off_is_told_as_such_and_not_as_a_stall() -> 
     assert found["freeze"].outcome is found["patch"].outcome is Outcome.FAILED
     assert why in found["freeze"].why
     assert "file systems" not in found
+
+
+@pytest.mark.parametrize(("budget", "outcome"), [(4 * S, Outcome.INCONCLUSIVE), (2 * S, Outcome.FAILED)])
+def test_of_one_that_was_called_off_when_they_were_frozen_the_budget_is_checked(
+    budget: int, outcome: Outcome
+) -> None:
+    """Inconclusive: there is no writer here."""
+    found = judged(None, budget=budget, called_off="no snapshot: the budget is used up")
+    assert found.outcome is outcome
+    assert found.expectation == f"frozen for at most {budget // S} s"

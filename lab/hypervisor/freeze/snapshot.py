@@ -30,7 +30,8 @@ from lab.threads import Worker
 
 _AGENT_NS = 5 * NS_PER_S
 _THAW_NS = 2 * NS_PER_S
-"""The part of the budget for a thaw, with an agent that has to be given up first."""
+"""The part of the budget for a thaw, with an agent that has to be given up first; while the snapshot is being
+taken at most a third of what is left."""
 
 _SPARE = 64 << 20
 """The least space for overlays, and for device state beside RAM."""
@@ -95,19 +96,22 @@ class Snapshot(OneByOne):
         context, guest = self._context, self._guest
         domain, _uuid = context.domain(guest)
         since = context.clock.now()
+        called_off = deadline_raw_ns - min(_THAW_NS, max(0, deadline_raw_ns - since.raw_ns) // 3)
         call: Call | None = None
         try:
+            if not context.left_s(called_off):
+                self._refused = True  # there is nothing to thaw
+                raise HypervisorError("the budget is used up")
             self._frozen = True  # before the order, so that an interrupt thaws
             with self._steps.step(FREEZE_FILES):
-                left_s = context.left_s(deadline_raw_ns) - _THAW_NS / NS_PER_S
-                count = self._freeze(domain, left_s)
+                count = self._freeze(domain, context.left_s(called_off))
             if not count:
                 self._refused = True
                 why = "its agent froze no file system (guest-fsfreeze-freeze returned 0)"
                 raise HypervisorError(f"{why}: none can be, or others have frozen them")
             call = StopOrder(context, guest).done() if self.saves else Call(since, context.clock.now())
             with self._steps.step("save and snapshot" if self.saves else "snapshot"):
-                self._take(deadline_raw_ns)
+                self._take(called_off)
         except HypervisorError as error:
             why = f"no snapshot: {error.what}"
             back = self._resumed(why)
