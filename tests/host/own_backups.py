@@ -119,7 +119,7 @@ def troubled(lab: Lab) -> dict[str, Any]:
 
     def frozen(name: str, entry: str = "") -> dict[str, Any]:
         """Its agent is sent this signal."""
-        act = machine.poised(f"p=$(systemctl show -p MainPID --value {AGENT})", f"kill -s {name} $p")
+        act = machine.poised(FIND, f"kill -s {name} $pid")
         return reported(lab.during("freeze", lambda _: act(), "snapshot", entry=entry, watch="2s"))
 
     def reported(done: dict[str, Any]) -> dict[str, Any]:
@@ -182,3 +182,8 @@ def troubled(lab: Lab) -> dict[str, Any]:
 
 
 START = f"systemctl start {AGENT}"
+FIND = f"""
+pid=0
+while [ "$pid" = 0 ]; do sleep 0.1; pid=$(systemctl show -p MainPID --value {AGENT}); done
+"""
+"""The process of the agent, which the guest may not have started yet."""

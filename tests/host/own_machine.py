@@ -202,7 +202,7 @@ class OwnMachine:
     def poised(self, before: str, then: str) -> Callable[[], None]:
         """Log in and run `before`. What is returned runs `then` at once: a login may take longer than file
         systems are frozen."""
-        ssh = ["ssh", "-F", str(self.config), f"{self.name}-host", f"{before}; echo; read -r _; {then}"]
+        ssh = ["ssh", "-F", str(self.config), f"{self.name}-host", f"{before}\necho; read -r _; {then}"]
         process = subprocess.Popen(ssh, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ taken at most a third of what is left."""
 _SPARE = 64 << 20
 """The least space for overlays, and for device state beside RAM."""
 
+_LAST_MS = 10
 _ABORT_S = 5.0
 _LATE_S = 40.0
 """How long a snapshot that was called off may go on: libvirt waits 30 s for a job of somebody else's."""
@@ -141,7 +143,8 @@ class Snapshot(OneByOne):
 
         def take() -> None:
             try:
-                overlays.take(domain, self._guest, folder, self._memory)
+                with _abortable(domain) if self.saves else nullcontext():
+                    overlays.take(domain, self._guest, folder, self._memory)
             except HypervisorError as error:
                 failure.append(error)
 
@@ -269,6 +272,23 @@ class SnapshotWithState(Snapshot):
     """Freeze of the file systems and of the guest, with a snapshot of disks and RAM."""
 
     saves = True
+
+
+@contextmanager
+def _abortable(domain: Any) -> Iterator[None]:
+    """A context in which a save of RAM can be aborted at any time. QEMU sends what it takes for the last
+    `downtime-limit` in one go, holding its main lock: no command is carried out meanwhile, neither an abort
+    nor a resume (QEMU, migration/migration.c, migration_completion)."""
+    before = None
+    with suppress(libvirt.libvirtError):
+        before = int(domain.migrateGetMaxDowntime(0))
+        domain.migrateSetMaxDowntime(_LAST_MS, 0)
+    try:
+        yield
+    finally:
+        if before is not None:
+            with suppress(libvirt.libvirtError):
+                domain.migrateSetMaxDowntime(before, 0)
 
 
 def _check_room(folder: Path, needed: int) -> None:
