@@ -12,14 +12,18 @@ import platform
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lab import __version__
 from lab.errors import FreezelabError
 from lab.process import runner
+
+if TYPE_CHECKING:
+    from lab.core.plan import Plan
 
 CLEAN_UP_S = 180.0
 """How long a child may take to resume and remove its guests once it is told to end."""
@@ -31,6 +35,7 @@ FREEZELAB: tuple[str, ...] = (sys.executable, "-P", "-c", "from lab.cli.entry im
 """The command of the child. Not `python -m`, which puts the current folder and a `lab` in it first."""
 
 _LOOK_S = 0.5
+_STALE_S = 2 * 86400.0  # a run writes to its folder at every cell
 _PACK_S = 300.0
 _LAB = Path(__file__).resolve().parents[1]
 
@@ -61,9 +66,14 @@ def about() -> dict[str, Any]:
 
 
 def receive(run: str, packed: bytes) -> None:
-    """Unpack a playbook's folder for the run over hosts with this id."""
+    """Unpack a playbook's folder for the run over hosts with this id. Those that lost runs have left are
+    removed."""
     folder = _place(run) / "playbook"
     folder.mkdir(parents=True)
+    for old in _place("*").parent.glob(_place("*").name):
+        with contextlib.suppress(OSError):
+            if time.time() - old.stat().st_mtime > _STALE_S:
+                shutil.rmtree(old)
     archive = folder.with_suffix(".tar.gz")
     archive.write_bytes(packed)
     unpack(archive, folder)
@@ -81,16 +91,17 @@ def obstacles(
     from lab.session.plan_checks import source_obstacles
     from lab.session.run import with_counts
 
+    def lacking(plan: Plan) -> str:
+        found = [*source_obstacles(plan), *obstacles_of(plan)]
+        return _line(str(found[0])) if found else ""
+
     try:
         plan = with_counts(load(_place(run) / "playbook" / playbook), counts[0], counts[1])
     except FreezelabError as error:
         return [_line(str(error))] * len(batches)
-    found = []
-    for ids in batches:
-        part = part_of(plan, ids)
-        lacking = [*source_obstacles(part), *obstacles_of(part)]
-        found.append(_line(str(lacking[0])) if lacking else "")
-    return found
+    if not lacking(plan):
+        return [""] * len(batches)
+    return [lacking(part_of(plan, ids)) for ids in batches]
 
 
 def run_cells(

@@ -312,7 +312,11 @@ def test_a_host_says_what_it_lacks_for_which_cells(home: Path, tmp_path: Path) -
         "matrix: {patch: [{hold: 1s}, {replace-hypervisor: /opt/none/qemu}]}\n"
     )
     cell_task.pack(tmp_path / "book", ".", tmp_path / "book.tar.gz")
+    left = home / "runs" / ".of-lost"
+    left.mkdir(parents=True)
+    os.utime(left, (0, 0))
     cell_task.receive("r", (tmp_path / "book.tar.gz").read_bytes())
+    assert not left.exists()
     ids = [[cell.id] for cell in load(tmp_path / "book" / "p.yaml").cells]
     here, there = cell_task.obstacles("r", "p.yaml", [None, None], ids)
     assert "/opt/none/qemu" not in here
