@@ -72,6 +72,7 @@ def perform(
         raise UsageError(f"{plan.name} is no matrix: it has no cells for several hosts", where="--hosts")
     check_can_be_sent(plan, "another host")
     check_folder(options.playbook.parent, "the hosts")
+    view.phase("hosts")
     with cluster as connection:
         connection.check()
         return HostsRun(plan, options, connection, view).run()
@@ -156,6 +157,7 @@ class HostsRun:
 
     def _all(self) -> None:
         """Run all batches, and collect the history of each."""
+        self._view.phase("cells")
         while True:
             self._begin()
             if not self._begun:

@@ -39,6 +39,8 @@ PERIOD_S = 0.1
 GRACE_S = 2.0
 
 DOING = {
+    "hosts": "asking the hosts what they are and lack",
+    "cells": "running cells on the hosts",
     "image": "finding or building the guests' image",
     "accelerator": "testing whether KVM boots a guest here",
     "boot": "booting, until the probe answers",

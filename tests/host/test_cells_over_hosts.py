@@ -107,14 +107,14 @@ def test_hosts_that_can_have_no_worker_are_refused_before_the_start(lab: SshHost
     entries = (lab.folder / "hosts.yaml").read_text()
     without = "import sys; sys.modules['distributed'] = None; from lab.cli.main import app; app()"
     lab.file(re.sub(r"-m, tests.unit.cell_worker", f'-c, "{without}"', entries, count=1))
-    done = lab.run("run", str(book), "--hosts", str(lab.folder / "hosts.yaml"))
+    done = lab.run("run", str(book), "-q", "--hosts", str(lab.folder / "hosts.yaml"))
     assert (done.returncode, done.stdout) == (4, "")
     what, how = done.stderr.splitlines()
     assert what.startswith("freezelab: host rack-1: no worker starts there: --hosts needs Dask distributed")
     assert how.endswith("pip install distributed")
     lab.hosts[1].switch_off()
     lab.file(entries)
-    done = lab.run("run", str(book), "--hosts", str(lab.folder / "hosts.yaml"))
+    done = lab.run("run", str(book), "-q", "--hosts", str(lab.folder / "hosts.yaml"))
     assert (done.returncode, done.stdout) == (4, "")
     assert "host rack-2: no answer to SSH at" in done.stderr
     assert len(done.stderr.splitlines()) <= 2
