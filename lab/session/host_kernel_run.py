@@ -178,7 +178,7 @@ class KernelRun:
         assert journal is not None  # noqa: S101 - begin() comes first
         spec, (cell,) = self._guest, self._plan.parts
         line = self._stack.enter_context(KernelLine(Path(self._lab_host.sockets[2]), self._clock))
-        hypervisor = LabHostGuest(line, self._clock, self._prepare, self._alive, self._reset)
+        hypervisor = LabHostGuest(line, self._clock, self._prepare, self._alive, self._resets, self._reset)
         patch = ReplaceHostKernel(self._spec, self._clock, hypervisor, self.check, self._version)
         begun = self._clock.now().raw_ns
         probe = self._booted(spec, lambda: hypervisor.look(spec.name))
@@ -290,10 +290,22 @@ class KernelRun:
             raise GuestGone("the lab host has ended", where=f"guest {self._guest.name}", ended=True)
 
     def _monitor(self) -> QmpSocket:
+        """A connection to the lab host's QEMU, which has one at a time."""
         try:
             return QmpSocket(self._lab_host.sockets[4])
         except MonitorError as error:
             raise HypervisorError(str(error), where="lab host") from error
+
+    @contextmanager
+    def _resets(self) -> Iterator[Callable[[], bool]]:
+        """A context that tells whether the lab host was reset since its begin. kexec resets nothing."""
+        with self._monitor() as monitor:
+
+            def reset() -> bool:
+                monitor.drain()
+                return bool(monitor.last(["RESET"]))
+
+            yield reset
 
     def _reset(self) -> None:
         """Reset the lab host, whose new kernel hangs. It boots its first one."""

@@ -1,4 +1,5 @@
-"""A lab host's kernel replaced twice under a guest: memory page by page, disk, connection, clock.
+"""A lab host's kernel replaced under a guest: memory page by page, disk, connection, clock; a new kernel that
+does not come up; a controller that is killed while the guest is frozen.
 
 It takes some minutes, so it is asked for by FREEZELAB_LAB_HOST=1.
 """
@@ -9,6 +10,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,46 +32,129 @@ cycle:
   watch: 15s
 repeat: 2
 """
+ONCE = PLAYBOOK.replace("[6.12, 6.1]", "[6.12]").replace("repeat: 2", "repeat: 1")
+
+RESTORER = "/srv/freezelab/code/lab/hypervisor/kexec/restore.sh"
+STATE = """cd /srv/freezelab/code && PYTHONPATH=.:../packages python3 -c '
+from lab.hypervisor.qmp import QmpSocket
+with QmpSocket("/srv/reserved/qmp") as qmp:
+    print(qmp.execute("query-status")["status"])
+'"""
+
+
+class LabHostCommands:
+    """freezelab's commands, with a state folder of their own, and a lab host in it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._environment = {**os.environ, "FREEZELAB_HOME": str(home), "PYTHONPATH": str(ROOT)}
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        argv = [sys.executable, "-m", "lab.cli.main", *arguments]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(argv, stdout=pipe, stderr=pipe, text=True, env=self._environment)
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=1800)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def inside(self, command: str, within_s: float = 600.0) -> str:
+        """The output of a command in the lab host, when it succeeds."""
+        until = time.monotonic() + within_s
+        while True:
+            done = self("labhost", "ssh", command)
+            if done.returncode == 0:
+                return done.stdout.strip()
+            assert time.monotonic() < until, done.stderr
+            time.sleep(2)
+
+    def playbook(self, text: str) -> str:
+        path = self.home / "playbooks" / "kernels.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return str(path)
+
+
+@pytest.fixture(scope="module")
+def freezelab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabHostCommands]:
+    if os.environ.get("FREEZELAB_LAB_HOST") != "1":
+        pytest.skip("minutes long: asked for by FREEZELAB_LAB_HOST=1")
+    commands = LabHostCommands(tmp_path_factory.mktemp("home"))
+    started = commands("labhost", "up", "--cold", "--reserve", "384MiB")
+    assert started.returncode == 0, started.stderr
+    yield commands
+    gone = commands("labhost", "down")
+    assert "removed guest labhost" in gone.stdout
 
 
 @pytest.mark.timeout(3600)
-def test_a_guest_outlives_two_kernels_of_its_host(tmp_path: Path) -> None:
-    if os.environ.get("FREEZELAB_LAB_HOST") != "1":
-        pytest.skip("minutes long: asked for by FREEZELAB_LAB_HOST=1")
-    environment = {**os.environ, "FREEZELAB_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    playbook = tmp_path / "kernels.yaml"
-    playbook.write_text(PLAYBOOK)
+def test_a_guest_outlives_two_kernels_of_its_host(freezelab: LabHostCommands) -> None:
+    run = ("--on", "labhost", "run")
+    unaccepted = freezelab(*run, freezelab.playbook(PLAYBOOK))
+    assert (unaccepted.returncode, "the guest is lost" in unaccepted.stderr) == (2, True)
+    refused = freezelab(*run, freezelab.playbook(PLAYBOOK.replace("256MiB", "2GiB")), "--accept-loss")
+    assert refused.returncode == 4, refused.stderr
+    assert "384 MiB are reserved in it, and the guest needs 2 GiB" in refused.stderr
+    done = freezelab(*run, freezelab.playbook(PLAYBOOK), "--accept-loss", "--json")
+    assert done.returncode in (0, 1, 3), done.stderr  # a busy machine may miss the budget
+    cycles = json.loads(done.stdout)["guests"][0]["cycles"]
+    assert len(cycles) == 2, done.stderr
+    for cycle, kernel in zip(cycles, ("6.12.", "6.1."), strict=True):
+        assert cycle["version_before"] != cycle["version_after"]
+        assert cycle["version_after"].startswith(f"Linux {kernel}")
+        assert cycle["memory"]["differ"] == 0
+        assert cycle["memory"]["rewritten"] is not None  # KVM's wall clock
+        assert cycle["memory"]["held"] > 0
+        assert cycle["boot_id_unchanged"]
+        assert cycle["regime"] == "resumed"
+        assert not [problem for problem in cycle["problems"] if "connection" in problem]
+    assert freezelab("labhost", "ssh", "ls /srv/freezelab/kept").returncode != 0  # nothing is left
 
-    def freezelab(*arguments: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", "lab.cli.main", *arguments]
-        return subprocess.run(
-            argv, capture_output=True, text=True, env=environment, timeout=1800, check=False
-        )
 
-    started = freezelab("labhost", "up", "--cold", "--reserve", "384MiB")
-    assert started.returncode == 0, started.stderr
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("instead", "why"),
+    [
+        ("echo c >/proc/sysrq-trigger", "the new kernel has rebooted the lab host"),  # by panic=5
+        ("while :; do sleep 9; done", "the new kernel did not restore it"),  # it is reset
+    ],
+)
+def test_a_new_kernel_that_does_not_come_up(freezelab: LabHostCommands, instead: str, why: str) -> None:
+    boot = freezelab.inside("cat /proc/sys/kernel/random/boot_id")
+    playbook = freezelab.playbook(ONCE.replace("110s", "20s").replace("120s", "60s"))
+    freezelab.inside(f"cp {RESTORER} /root/right && sed -i 's|^load disk$|{instead}|' {RESTORER}")
     try:
-        run = ("--on", "labhost", "run", str(playbook))
-        unaccepted = freezelab(*run)
-        assert (unaccepted.returncode, "the guest is lost" in unaccepted.stderr) == (2, True)
-        other = tmp_path / "other.yaml"
-        other.write_text(PLAYBOOK.replace("256MiB", "2GiB"))
-        refused = freezelab("--on", "labhost", "run", str(other), "--accept-loss")
-        assert refused.returncode == 4, refused.stderr
-        assert "384 MiB are reserved in it, and the guest needs 2 GiB" in refused.stderr
-        done = freezelab(*run, "--accept-loss", "--json")
-        assert done.returncode in (0, 1, 3), done.stderr  # a busy machine may miss the budget
-        cycles = json.loads(done.stdout)["guests"][0]["cycles"]
-        assert len(cycles) == 2, done.stderr
-        for cycle, kernel in zip(cycles, ("6.12.", "6.1."), strict=True):
-            assert cycle["version_before"] != cycle["version_after"]
-            assert cycle["version_after"].startswith(f"Linux {kernel}")
-            assert cycle["memory"]["differ"] <= 1  # docs/kexec.md, "Memory"
-            assert cycle["memory"]["held"] > 0
-            assert cycle["boot_id_unchanged"]
-            assert cycle["regime"] == "resumed"
-            assert not [problem for problem in cycle["problems"] if "connection" in problem]
-        assert freezelab("labhost", "ssh", "ls /srv/freezelab/kept").returncode != 0  # nothing is left
+        done = freezelab("--on", "labhost", "run", playbook, "--accept-loss")
     finally:
-        gone = freezelab("labhost", "down")
-    assert "removed guest labhost" in gone.stdout
+        freezelab.inside(f"cp /root/right {RESTORER}")
+    assert done.returncode == 4, done.stderr
+    assert f"the guest is lost: {why}" in done.stderr
+    assert freezelab.inside("cat /proc/sys/kernel/random/boot_id") != boot
+    assert freezelab.inside("uname -r").startswith("6.1.")  # its first kernel
+    assert freezelab("labhost", "ssh", "pgrep qemu").returncode != 0
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("moment", ["while the old kernel has the guest", "while no kernel has it"])
+def test_a_controller_that_is_killed_in_the_freeze(freezelab: LabHostCommands, moment: str) -> None:
+    early = moment == "while the old kernel has the guest"
+    playbook = freezelab.playbook(ONCE.replace("budget: 120s", "budget: 60s").replace("110s", "50s"))
+    old = freezelab.inside("uname -r")
+    controller = freezelab.start("--on", "labhost", "run", playbook, "--accept-loss")
+    try:
+        assert controller.stderr is not None
+        for line in controller.stderr:
+            if ("freeze:" if early else "patch:") in line:
+                break
+        time.sleep(2 if early else 0.5)  # early: the digests take some seconds
+    finally:
+        controller.kill()
+        controller.communicate()
+    until = time.monotonic() + 300
+    while freezelab.inside(STATE) != "running":
+        assert time.monotonic() < until
+        time.sleep(2)
+    assert early or freezelab.inside("uname -r") != old
+    again = freezelab("--on", "labhost", "run", playbook, "--accept-loss", "--json")  # over what is left
+    assert again.returncode in (0, 1, 3), again.stderr

@@ -10,6 +10,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,6 +217,7 @@ class _Kernels:
         self._thread.start()
         self.peer: socket.socket | None = None
         self.accepted = threading.Event()
+        self.rebooted = False
 
     def _serve(self) -> None:
         self.peer, _ = self._server.accept()
@@ -257,7 +259,12 @@ def cycle(
         line = KernelLine(tmp_path / "port", clock)
         opened.extend((kernels.close, line.close))
         guest = LabHostGuest(
-            line, clock, lambda: kernels.say("ready 50.00"), lambda: None, lambda: resets.append("reset")
+            line,
+            clock,
+            lambda: kernels.say("ready 50.00"),
+            lambda: None,
+            lambda: nullcontext(lambda: kernels.rebooted),
+            lambda: resets.append("reset"),
         )
         guest.prepare("web-0", FREEZING)
         return guest, kernels, resets
@@ -343,6 +350,19 @@ def test_a_kernel_that_does_not_come_up_is_reset_and_the_guest_lost(
     assert resets == ["reset"]
     with pytest.raises(GuestGone, match="the guest is lost"):
         guest.look("web-0")
+
+
+def test_a_kernel_that_reboots_the_lab_host_is_not_waited_for(
+    cycle: Callable[..., tuple[LabHostGuest, _Kernels, list[str]]],
+) -> None:
+    guest, kernels, resets = cycle({**GOOD, "leave": ["leaving 100.40"]})
+    guest.freeze("web-0", FREEZING, _soon())
+    kernels.rebooted = True
+    result = _patch(guest).apply(_soon())
+    assert (result.ok, result.why) == (False, "the new kernel has rebooted the lab host")
+    with pytest.raises(GuestGone, match="the guest is lost: the new kernel has rebooted the lab host"):
+        guest.resume("web-0", FREEZING)
+    assert resets == []
 
 
 def test_the_proof_of_memory_is_brought(

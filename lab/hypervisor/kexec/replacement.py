@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from lab.core.clock import Stamp
@@ -26,6 +27,8 @@ READY_NS = 60 * NS_PER_S
 STOP_NS = 20 * NS_PER_S
 LOST_NS = 120 * NS_PER_S
 """How long after the deadline of the patch the new kernel may still come up. The lab host is reset then."""
+
+_LOOK_NS = NS_PER_S // 2
 
 SELF_NS = 5 * NS_PER_S
 """How long restore.sh waits for the order to resume."""
@@ -53,7 +56,8 @@ class LabHostGuest:
     """The guest in the lab host: ports.Hypervisor. Only what is done to a frozen guest has a meaning here.
 
     prepare: loads the kernel of a cycle, and starts the keeper.
-    alive: HypervisorError when the lab host has ended. reset: resets the lab host.
+    alive: HypervisorError when the lab host has ended. watch: a context that tells whether the lab host was
+    reset since its begin; nothing else may ask its QEMU meanwhile. reset: resets the lab host.
     wall_clock: the page of the guest's memory that KVM rewrites, for proofs; set by the caller.
     """
 
@@ -63,10 +67,13 @@ class LabHostGuest:
         clock: Clock,
         prepare: Callable[[], None],
         alive: Callable[[], None],
+        watch: Callable[[], AbstractContextManager[Callable[[], bool]]],
         reset: Callable[[], None],
     ) -> None:
         self._line, self._clock = line, clock
-        self._prepare, self._alive, self._reset = prepare, alive, reset
+        self._prepare, self._alive, self._watch, self._reset = prepare, alive, watch, reset
+        self._watching = contextlib.ExitStack()
+        self._rebooted: Callable[[], bool] = lambda: False
         self._left: Stamp | None = None
         self._proving_ns = 0
         self._gone: GuestGone | None = None
@@ -109,7 +116,8 @@ class LabHostGuest:
 
     def leave(self, deadline_raw_ns: int) -> tuple[list[Step], bool]:
         """Leave for the new kernel, and wait until that has restored the guest. The timed steps, and whether
-        it was in time. HypervisorError when the old kernel could not be left."""
+        it was in time. HypervisorError when the old kernel could not be left, or the new one has failed."""
+        self._rebooted = self._watching.enter_context(self._watch())
         self._left = begun = self._clock.now()
         self._line.order("leave")
         try:
@@ -117,8 +125,20 @@ class LabHostGuest:
         except HypervisorError:
             self._left = None
             raise
-        restored = self._line.wait("restored", deadline_raw_ns)
+        restored = self._come_up(deadline_raw_ns)
         return list(self._steps(begun, leaving)), restored is not None
+
+    def _come_up(self, until_raw_ns: int) -> Mark | None:
+        """The mark of the restored guest; None when it has not come by then. HypervisorError when the new
+        kernel says that it has failed, or has rebooted the lab host."""
+        while True:
+            now = self._clock.now().raw_ns
+            if (mark := self._line.wait("restored", min(until_raw_ns, now + _LOOK_NS))) is not None:
+                return mark
+            if self._rebooted():
+                raise HypervisorError("the new kernel has rebooted the lab host", where="lab host")
+            if now >= until_raw_ns:
+                return None
 
     def _steps(self, begun: Stamp, leaving: Mark | None) -> Iterator[Step]:
         """What is known of the time since `begun`. The kernel's start, and that of its initramfs, follow from
@@ -142,6 +162,10 @@ class LabHostGuest:
                     yield Step("restore", started.at.raw_ns, restored.at.raw_ns)
 
     def resume(self, guest: str, freezing: Freezing) -> Resumed:
+        with self._watching:
+            return self._resume(guest, freezing)
+
+    def _resume(self, guest: str, freezing: Freezing) -> Resumed:
         steps: list[Step] = []
         proof: MemoryProof | None = None
         if self._left is None:
@@ -176,15 +200,18 @@ class LabHostGuest:
 
     def _restored(self, guest: str, until_raw_ns: int) -> Mark:
         """The mark of the restored guest. GuestGone when the new kernel does not come up, or cannot restore
-        it: the lab host is reset then."""
+        it: the lab host is reset then, if that has not reset it."""
         why = f"the new kernel did not restore it within {format_duration(LOST_NS)}"
         with contextlib.suppress(GuestGone):
             try:
-                if (mark := self._line.wait("restored", until_raw_ns)) is not None:
+                if (mark := self._come_up(until_raw_ns)) is not None:
                     return mark
             except HypervisorError as error:
                 why = error.what
-        self._reset()
+        rebooted = self._rebooted()
+        self._watching.close()
+        if not rebooted:
+            self._reset()
         self._gone = GuestGone(f"the guest is lost: {why}", where=f"guest {guest}", ended=True)
         raise self._gone
 
