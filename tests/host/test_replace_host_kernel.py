@@ -132,7 +132,7 @@ def test_a_new_kernel_that_does_not_come_up(freezelab: LabHostCommands, instead:
     assert f"the guest is lost: {why}" in done.stderr
     assert freezelab.inside("cat /proc/sys/kernel/random/boot_id") != boot
     assert freezelab.inside("uname -r").startswith("6.1.")  # its first kernel
-    assert freezelab("labhost", "ssh", "pgrep qemu").returncode != 0
+    assert freezelab("labhost", "ssh", "pgrep qemu-system").returncode != 0
 
 
 @pytest.mark.timeout(1800)
