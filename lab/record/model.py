@@ -321,7 +321,8 @@ class LeftOutRecord:
 @dataclass(frozen=True)
 class PartRecord:
     """A run that had a part of a merged record's cells. run: its id. host: where its figures were measured.
-    cells: those that it reached. complete: its history has an end."""
+    cells: those that it reached. complete: its history has an end. calibration: its host's, null when it had
+    none."""
 
     run: str
     started: str
@@ -329,6 +330,7 @@ class PartRecord:
     host: Host
     cells: tuple[str, ...]
     complete: bool
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)

@@ -273,7 +273,10 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
             cells.append(cell_of(cell, cell_history, here, over_all, announced))
     everything = [*own, *(f for given in found for f in given)]
     start, host = history.start, history.start.host
-    parts = tuple(part_record(part, own_history, _iso) for part, own_history in parts_of(history))
+    parts = tuple(
+        replace(part_record(part, own_history, _iso), calibration=_calibration(part.calibration))
+        for part, own_history in parts_of(history)
+    )
     for end in history.of(RunEnded) if not parts else ():
         if end.host is not None:  # load and steal once more: what the measurement had to live with
             host = replace(host, details={**host.details, "after": end.host})

@@ -7,6 +7,7 @@ from datetime import datetime
 from lab.core.quantities import UP, format_magnitude, format_ms
 from lab.record.model import Calibration, Run
 from lab.report.page import Page
+from lab.report.text import clean
 
 COMMAND = "freezelab calibrate"
 
@@ -46,6 +47,15 @@ def show_accuracy(page: Page, run: Run) -> None:
     do."""
     _show_cross_timestamps(page, run)
     given = run.calibration
+    by_host = {
+        str(part.host.details.get("host", part.run)): part.calibration
+        for part in run.parts
+        if part.calibration is not None
+    }
+    if given is None and by_host:
+        for host, one in by_host.items():
+            page.parts([clean(host), *summed_up(one), one.stale or one.rough], "dim")
+        return
     if given is None:
         page.parts([f"this machine has no calibration: run {COMMAND}"], "yellow")
         return

@@ -191,7 +191,9 @@ def _notes(run: Run) -> list[tuple[str, str, str]]:
     if shares and max(shares) >= BUSY_SHARE:
         share = f"{max(shares) * 100:.0f} %"
         notes.append(("busy host", f"QEMU waited for a CPU for up to {share} of the time", "yellow"))
-    if run.calibration is None:
+    if run.calibration is None and any(part.calibration for part in run.parts):
+        pass  # each host has its own, or has none; show_accuracy() has them
+    elif run.calibration is None:
         notes.append(("calibration", f"none: {COMMAND} measures the lab's own error here", "yellow"))
     elif run.calibration.stale:
         notes.append(("calibration", f"out of date: {run.calibration.stale}: {COMMAND}", "yellow"))

@@ -23,6 +23,8 @@ from lab.playbook import load
 from lab.record.journal import EVENTS, read_history
 from lab.record.parts import whole_plan, write_merged
 from lab.record.run import Run, judge
+from tests.unit.consoles import plain as output_of
+from tests.unit.journalled import CALIBRATION as ERROR
 from tests.unit.real_histories import unpacked
 
 OWN = ("id", "started", "ended", "host", "parts", "calibration")
@@ -129,6 +131,22 @@ def test_hosts_of_parts_stand_side_by_side(divided: Divided, tmp_path: Path) -> 
     assert (run.host.accelerator, run.host.qemu) == ("", "7.2")
     assert run.host.details["machine"] not in ("aa", "bb")
     assert run.calibration is None
+
+
+def test_each_host_has_its_own_calibration(divided: Divided, tmp_path: Path) -> None:
+    folders = divided("matrix", [host("aa"), host("bb")])
+    known = {**ERROR, "made": "2026-11-20T00:00:00+00:00"}
+    for folder, calibration in zip(folders, (known, None), strict=True):
+        history, path = read_history(folder), folder / EVENTS
+        start = replace(history.start, calibration=calibration)
+        rest = path.read_text().splitlines(keepends=True)[1:]
+        path.write_text(line_of(start, 0, history.began) + "\n" + "".join(rest))
+    run = merged(folders, tmp_path / "merged")
+    assert run.calibration is None
+    assert [part.calibration and part.calibration.bias_ns for part in run.parts] == [120_000, None]
+    shown = output_of(run)
+    assert "part-0 · calibrated 2026-11-20: bias +0.1 ms" in shown
+    assert "has no calibration" not in shown
 
 
 def test_cells_of_different_machines_are_not_compared(divided: Divided, tmp_path: Path) -> None:
