@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from lab.core.clock import Interval
+from lab.core.units import NS_PER_MS, NS_PER_S
+from lab.session import kept_guests
+from tests.host.libvirtd import longer
 from tests.host.ssh_hosts import SshHosts, ssh_hosts
 
 
@@ -95,9 +99,91 @@ def test_what_was_left_is_freed_on_all_that_can_be_asked(lab: SshHosts) -> None:
     assert not (cut.state / "guests" / "run-of-the-dead").exists()
 
 
+JUMP = """
+Host {jump}
+  User root
+  IdentityFile {folder}/key
+  UserKnownHostsFile {folder}/known_hosts
+Host 127.0.0.1
+  ProxyJump {jump}
+"""
+AHEAD = "python3 -c 'import time; time.clock_settime(0, time.clock_gettime(0) + 2)'"
+
+
+@longer
+@pytest.mark.guest
+def test_a_host_whose_clock_is_two_seconds_off(lab: SshHosts) -> None:
+    """It is a guest of the first host, through which it is reached: a kernel with a clock of its own."""
+    first, _ = lab.hosts
+    lab.there(first, "up", "--quiet")
+    (guest,) = kept_guests.read_all(first.state)
+    (lab.folder / "config").write_text(JUMP.format(jump=first.address, folder=lab.folder))
+    known = (lab.folder / "known_hosts").read_text() + Path(guest.known_hosts).read_text()
+    (lab.folder / "known_hosts").write_text(known)
+    ssh = f"host: 127.0.0.1, port: {guest.port}, user: root, key: {guest.key}, known_hosts: known_hosts"
+    file = lab.file(f"hosts: [{{name: guest, ssh: {{{ssh}, config: config}}}}]\n", "guest.yaml")
+
+    before = offset_of(lab, file)
+    lab.there(first, "ssh", guest.name, AHEAD)
+    after, found = offset_of(lab, file), checked(lab, file)[0]
+    moved = after - before
+    assert 2 * NS_PER_S in moved.widened(20 * NS_PER_MS), moved  # it drifts between the two
+    assert after.half_width_ns < 250 * NS_PER_MS
+    assert any("ahead of this machine's" in one["what"] for one in found["problems"])
+    assert fails(found)["guest"].startswith("there is no freezelab: ")
+
+
+def offset_of(lab: SshHosts, file: Path) -> Interval:
+    (host,) = checked(lab, file)[0]["hosts"].values()
+    assert host["clock"] is not None, host
+    return Interval(host["clock"]["offset_low_ns"], host["clock"]["offset_high_ns"])
+
+
 def test_a_file_with_mistakes_asks_nobody(lab: SshHosts) -> None:
     path = lab.file("hosts: [{name: a, sshh: b}]\n")
     for command in ("check", "recover"):
         done = lab.run("hosts", command, str(path))
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == f"freezelab: {path}:1:19: hosts[0]: unknown key 'sshh'; did you mean ssh?\n"
+
+
+HOLD_NS = 4 * NS_PER_S
+FLEET = """
+name: two-hosts
+hosts: [rack-1, rack-2]
+guests: [{name: web, count: 2}]
+resync: agent
+cycle: {patch: {hold: 4s}, settle: 0s, before: 1s, watch: 5s}
+"""
+
+
+@pytest.mark.guest
+def test_guests_on_two_hosts_are_frozen_at_one_instant_and_a_cut_link_leaves_none_frozen() -> None:
+    """rack-2 has another MONOTONIC_RAW, and its link is cut while its guest is frozen, for longer than that
+    takes. Its guest is resumed meanwhile, and the record has what was measured there."""
+    with ssh_hosts("rack-1") as lab:
+        second = lab.add("rack-2", ahead_s=1000)
+        folder = lab.folder / "playbook"
+        folder.mkdir()
+        (folder / "fleet.yaml").write_text(FLEET)
+        cut = threading.Thread(target=second.cut_in_a_freeze, args=(8.0,), daemon=True)
+        cut.start()
+        playbook, hosts = str(folder / "fleet.yaml"), str(lab.file())
+        done = lab.run("run", playbook, "--hosts", hosts, "--json", timeout_s=250)
+        assert done.stdout, done.stderr
+        cut.join()
+        run = json.loads(done.stdout)
+        assert run["outcome"] != "failed", done.stderr
+        stops = {part["cells"][0]: part["host"]["details"]["fleet"]["stops"] for part in run["parts"]}
+        assert sorted(stops) == ["rack-1", "rack-2"]
+        for (stop,) in stops.values():  # about the instant, in the controller's clock, with the truth in them
+            assert stop["high_ns"] > -5 * NS_PER_MS and stop["low_ns"] < 2 * NS_PER_S
+        (resumed,) = second.told("resume")  # REALTIME is that of the whole machine
+        assert second.cut_ns < resumed["real_ns"] < second.healed_ns
+        guests = {guest["name"]: guest["cycles"][0] for guest in run["guests"]}
+        assert sorted(guests) == ["web-0", "web-1"]
+        assert all(
+            cycle["pause"] is None or cycle["pause"]["high_ns"] >= HOLD_NS for cycle in guests.values()
+        )
+        for host in lab.hosts:
+            assert not list((host.state / "guests").glob("*"))

@@ -57,7 +57,7 @@ VALUES: list[tuple[str | bytes, str]] = [
     (OK + "budget: 3s\n", "4:1: unknown key 'budget'; it belongs under cycle"),
     (OK + "hold: 3s\n", "4:1: unknown key 'hold'; it belongs under cycle.patch or under expect.in_time"),
     (PATCH + "  repeat: 3\n", "5:3: cycle: unknown key 'repeat'; it belongs at the top level"),
-    (OK + "zzz: 3s\n", "4:1: unknown key 'zzz'; known: name, about, guests, fleet, network, start, setup,"),
+    (OK + "zzz: 3s\n", "4:1: unknown key 'zzz'; known: name, about, guests, hosts, fleet, network, start,"),
     (OK + "1: x\n", "4:1: unknown key '1'; known: name, about,"),
     (OK + "on: x\n", "4:1: unknown key 'on'; it belongs under workload or under rollout.gates"),
     (OK + "about: !!str x\n", "4:8: tags ('!!str') are not part of a playbook; delete the tag"),
