@@ -17,10 +17,11 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.timeout(3600)
-def test_a_run_on_kvm_in_a_lab_host(tmp_path: Path) -> None:
+def test_a_run_on_kvm_in_a_lab_host(tmp_path_factory: pytest.TempPathFactory) -> None:
     if os.environ.get("FREEZELAB_LAB_HOST") != "1":
         pytest.skip("minutes long: asked for by FREEZELAB_LAB_HOST=1")
-    environment = {**os.environ, "FREEZELAB_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    home = tmp_path_factory.mktemp("home")  # a short path: sockets are below it
+    environment = {**os.environ, "FREEZELAB_HOME": str(home), "PYTHONPATH": str(ROOT)}
 
     def freezelab(*arguments: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-m", "lab.cli.main", *arguments]
@@ -48,7 +49,7 @@ def test_a_run_on_kvm_in_a_lab_host(tmp_path: Path) -> None:
         assert crossed["readings"] > 10
         assert crossed["contradicting"] == 0
         assert crossed["bound_ns"] < 1_000_000
-        assert [path.name for path in (tmp_path / "runs").iterdir()] == [run["id"]]
+        assert [path.name for path in (home / "runs").iterdir()] == [run["id"]]
         assert freezelab("report", run["id"]).returncode == done.returncode
     finally:
         gone = freezelab("labhost", "down")
