@@ -35,7 +35,8 @@ repeat: 2
 ONCE = PLAYBOOK.replace("[6.12, 6.1]", "[6.12]").replace("repeat: 2", "repeat: 1")
 
 RESTORER = "/srv/freezelab/code/lab/hypervisor/kexec/restore.sh"
-STATE = """cd /srv/freezelab/code && PYTHONPATH=.:../packages python3 -c '
+STATE = """pkill -f '[k]exec.keeper'  # which has the monitor
+cd /srv/freezelab/code && PYTHONPATH=.:../packages python3 -c '
 from lab.hypervisor.qmp import QmpSocket
 with QmpSocket("/srv/reserved/qmp") as qmp:
     print(qmp.execute("query-status")["status"])
@@ -151,6 +152,8 @@ def test_a_controller_that_is_killed_in_the_freeze(freezelab: LabHostCommands, m
     finally:
         controller.kill()
         controller.communicate()
+    if early:
+        time.sleep(70)  # the budget, after which the guest goes on by itself
     until = time.monotonic() + 300
     while freezelab.inside(STATE) != "running":
         assert time.monotonic() < until
