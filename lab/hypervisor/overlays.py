@@ -174,14 +174,28 @@ def _remove_unused(domain: Any, where: str, folders: set[Path]) -> list[str]:
     for folder in sorted(folders):
         for path in sorted(folder.glob(f"{_prefix(str(domain.UUIDString()))}*")):
             if path.name not in described:
+                if path == downtime_file(folder, str(domain.UUIDString())):
+                    _restore_downtime(domain, where, path)
                 remove(path)
                 done.append(str(path))
     return done
 
 
+def _restore_downtime(domain: Any, where: str, path: Path) -> None:
+    """Give a domain back its limit for the downtime of migrations, which a killed save of RAM has changed."""
+    with suppress(OSError, ValueError), mapped("its allowed downtime cannot be set", where):
+        domain.migrateSetMaxDowntime(int(path.read_text(encoding="ascii")), 0)
+
+
 def memory_file(folder: Path, uuid: str) -> Path:
     """The file for the RAM and devices of a domain's snapshot."""
     return folder / f"{_prefix(uuid)}memory.save"
+
+
+def downtime_file(folder: Path, uuid: str) -> Path:
+    """The file for the domain's own limit for the downtime of migrations, in milliseconds, while a save of
+    its RAM has another one."""
+    return folder / f"{_prefix(uuid)}downtime"
 
 
 def remove(path: Path) -> None:

@@ -71,10 +71,11 @@ def tell(name: str, one: dict[str, Any]) -> None:
 
 
 def look(lab: Lab) -> dict[str, Any]:
-    """What must be the same, with the chains of its disks as QEMU has them."""
+    """What must be the same, with the chains of its disks and the downtime of migrations as QEMU has them."""
     devices = ET.fromstring(lab.machine.domain.XMLDesc(0))  # noqa: S314 - libvirt's own
     chains = [[each.get("file") for each in disk.iter("source")] for disk in devices.iterfind("devices/disk")]
-    return {**lab.machine.look(), "chains": chains}
+    downtime = lab.machine.domain.migrateGetMaxDowntime(0)
+    return {**lab.machine.look(), "chains": chains, "downtime": downtime}
 
 
 def left(lab: Lab, before: dict[str, Any]) -> dict[str, Any]:

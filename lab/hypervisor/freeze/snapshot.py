@@ -143,7 +143,7 @@ class Snapshot(OneByOne):
 
         def take() -> None:
             try:
-                with _abortable(domain) if self.saves else nullcontext():
+                with nullcontext() if self._memory is None else _abortable(domain, self._memory.parent):
                     overlays.take(domain, self._guest, folder, self._memory)
             except HypervisorError as error:
                 failure.append(error)
@@ -275,20 +275,24 @@ class SnapshotWithState(Snapshot):
 
 
 @contextmanager
-def _abortable(domain: Any) -> Iterator[None]:
+def _abortable(domain: Any, folder: Path) -> Iterator[None]:
     """A context in which a save of RAM can be aborted at any time. QEMU sends what it takes for the last
     `downtime-limit` in one go, holding its main lock: no command is carried out meanwhile, neither an abort
-    nor a resume (QEMU, migration/migration.c, migration_completion)."""
-    before = None
-    with suppress(libvirt.libvirtError):
-        before = int(domain.migrateGetMaxDowntime(0))
+    nor a resume (QEMU, migration/migration.c, migration_completion). The limit is also that of later
+    migrations, so its value is in a file until it is put back."""
+    note = overlays.downtime_file(folder, str(domain.UUIDString()))
+    changed = False
+    with suppress(libvirt.libvirtError, OSError):
+        note.write_text(str(domain.migrateGetMaxDowntime(0)), encoding="ascii")
         domain.migrateSetMaxDowntime(_LAST_MS, 0)
+        changed = True
     try:
         yield
     finally:
-        if before is not None:
-            with suppress(libvirt.libvirtError):
-                domain.migrateSetMaxDowntime(before, 0)
+        with suppress(libvirt.libvirtError, OSError):
+            if changed:
+                domain.migrateSetMaxDowntime(int(note.read_text(encoding="ascii")), 0)
+            note.unlink(missing_ok=True)
 
 
 def _check_room(folder: Path, needed: int) -> None:
