@@ -79,6 +79,8 @@ _BOOT = f"{PLACE}/boot_s"
 _USUAL_BOOT_S = 20.0
 """The longest usual time from the lab host's first instruction until it answers SSH."""
 
+_MOST_SLOWER = 30.0
+
 _COMMAND_S, _SEND_S, _DOCTOR_S = 60.0, 600.0, 600.0
 
 
@@ -131,13 +133,14 @@ class LabHostShell:
 
     def _how_slow(self) -> float:
         """How many times longer than usual its boot took, at least 1; limits are multiplied by it. The first
-        command in it measures that, and leaves it in a file."""
+        command in it measures that, and leaves it in a file; at most _MOST_SLOWER, should that be a late
+        one."""
         if not self._slower:
             measure = f"mkdir -p {PLACE} && cut -d ' ' -f 1 /proc/uptime | tee {_BOOT}"
             look = f"cat {_BOOT} 2>/dev/null || {{ {measure}; }}"
             found = runner.run(self.command(look), _COMMAND_S, check=False)
             boot_s = float(found.stdout) if found.ok and found.stdout.strip() else 0.0
-            self._slower = max(1.0, boot_s / _USUAL_BOOT_S)
+            self._slower = min(max(1.0, boot_s / _USUAL_BOOT_S), _MOST_SLOWER)
         return self._slower
 
 
