@@ -163,7 +163,8 @@ class HostsRun:
             if not self._begun:
                 break
             for task in self._cluster.ended(self._begun, _PATIENCE_S):
-                self._collect(task)
+                with shield():  # a record that is being stored is not lost by a Ctrl-C, nor the Ctrl-C
+                    self._collect(task)
             self._let_go()
         for batch in self._waiting:
             self._missing(batch, None, "no host that could run it is left")
