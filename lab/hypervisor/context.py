@@ -34,7 +34,7 @@ from lab.hypervisor.process import QemuProcess, Running
 from lab.hypervisor.qmp import MonitorError, QmpSocket
 from lab.ports import Clock
 
-_NOTICED_S = 1.0
+_NOTICED_S = 3.0
 """How long to wait until libvirt has noticed that QEMU was stopped or resumed, which takes some ms; on a busy
 host its thread has to wait for a CPU."""
 

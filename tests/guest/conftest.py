@@ -133,6 +133,13 @@ class Lab:
         result = measure(observations_of(read_history(folder))[0], ResyncMechanism.AGENT, expect)
         return result, findings(result, expect)
 
+    def runs(self) -> bool:
+        """Whether the guest runs, by libvirt, which hears of a resume by an event: later on a busy host."""
+        end = time.monotonic() + 10
+        while self.hypervisor.state("web-0") != "running" and time.monotonic() < end:
+            time.sleep(0.05)
+        return self.hypervisor.state("web-0") == "running"
+
     def decided_cycle(self, **spec: Any) -> tuple[CycleResult, list[Finding]]:
         """A cycle; made again, twice at most, while a busy host leaves its regime undecided."""
         for _ in range(3):
