@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import queue
+import select
 import shlex
 import shutil
 import struct
@@ -36,7 +37,7 @@ from tests.mounts import need_namespaces
 ROOT = Path(__file__).parents[2]
 NEWNET = 0x40000000  # linux/sched.h
 TUNSETIFF, TAP = 0x400454CA, 0x1002  # linux/if_tun.h: IFF_TAP | IFF_NO_PI
-READY_S = 30.0
+READY_S, LOOK_S = 30.0, 0.1
 
 INSIDE = """
 set -e
@@ -110,23 +111,38 @@ def tap_in(process: int, name: str) -> int:
 
 
 class HostWire:
-    """Moves frames between two taps. there_s, back_s: the delay of each way. is_cut: all are dropped."""
+    """Moves frames between two taps, which are its own. there_s, back_s: the delay of each way. is_cut: all
+    are dropped."""
 
     def __init__(self, near: int, far: int) -> None:
         self.there_s = self.back_s = 0.0
-        self.is_cut = False
+        self.is_cut = self._over = False
         self._taps = (near, far)
+        self._threads: list[threading.Thread] = []
         for source, to, delay in ((near, far, lambda: self.there_s), (far, near, lambda: self.back_s)):
             waiting: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
             for work in (self._read, self._write):
                 descriptor = source if work == self._read else to
-                threading.Thread(target=work, args=(descriptor, waiting, delay), daemon=True).start()
+                thread = threading.Thread(target=work, args=(descriptor, waiting, delay), daemon=True)
+                thread.start()
+                self._threads.append(thread)
+
+    def close(self) -> None:
+        """End, and only then close the taps: their numbers are soon those of other files."""
+        self._over = True
+        for thread in self._threads:
+            thread.join()
+        for tap in self._taps:
+            os.close(tap)
 
     def _read(
         self, tap: int, waiting: queue.SimpleQueue[tuple[float, bytes]], delay: Callable[[], float]
     ) -> None:
         with contextlib.suppress(OSError):
-            while frame := os.read(tap, 1 << 16):
+            while not self._over:
+                if not select.select([tap], [], [], LOOK_S)[0]:
+                    continue
+                frame = os.read(tap, 1 << 16)
                 if not self.is_cut:
                     waiting.put((time.monotonic() + delay(), frame))
         waiting.put((0.0, b""))
@@ -240,8 +256,8 @@ class SshHosts:
         argv = [*apart, "sh", "-c", INSIDE, "host", str(folder), self._sshd]
         process = self._start(argv, folder / "ready")
         near, far = tap_in(self._controller.pid, f"to-{number}"), tap_in(process.pid, "eth0")
-        for tap in (near, far):
-            self._stack.callback(os.close, tap)
+        wire = HostWire(near, far)
+        self._stack.callback(wire.close)
         address = f"10.77.0.{number}"
         self._ip(self._controller, "link", "set", f"to-{number}", "master", "hosts0", "up")
         self._ip(process, "address", "add", f"{address}/24", "dev", "eth0")
@@ -249,7 +265,7 @@ class SshHosts:
         public = " ".join((folder / "host_key.pub").read_text().split()[:2])
         with (self.folder / "known_hosts").open("a") as known:
             known.write(f"{address} {public}\n")
-        self.hosts.append(NamespaceHost(name, address, folder, process, HostWire(near, far)))
+        self.hosts.append(NamespaceHost(name, address, folder, process, wire))
         return self.hosts[-1]
 
     def _ip(self, process: subprocess.Popen[bytes], *words: str) -> None:
