@@ -61,6 +61,7 @@ PidFile none
 StrictModes no
 UsePAM no
 PasswordAuthentication no
+LogLevel VERBOSE
 """
 
 
@@ -174,10 +175,10 @@ class NamespaceHost:
         """Its FREEZELAB_HOME."""
         return self.folder / "state"
 
-    def cut_after_login(self) -> None:
-        """Cut its link as soon as the controller has logged in."""
-        end = time.monotonic() + READY_S
-        while b"Accepted publickey" not in (self.folder / "sshd.log").read_bytes() and time.monotonic() < end:
+    def cut_in_a_command(self) -> None:
+        """Cut its link as soon as the controller has started a command there."""
+        log, end = self.folder / "sshd.log", time.monotonic() + READY_S
+        while b"Starting session: command" not in log.read_bytes() and time.monotonic() < end:
             time.sleep(0.01)
         self.wire.is_cut = True
 

@@ -85,7 +85,7 @@ def test_what_was_left_is_freed_on_all_that_can_be_asked(lab: SshHosts) -> None:
     cut, other = lab.hosts
     for host in lab.hosts:
         (host.state / "guests" / "run-of-the-dead").mkdir(parents=True)
-    threading.Thread(target=cut.cut_after_login).start()
+    threading.Thread(target=cut.cut_in_a_command).start()
     done = lab.run("hosts", "recover", str(lab.file()))
     left = other.state / "guests" / "run-of-the-dead"
     assert done.returncode == 4
