@@ -116,11 +116,15 @@ class Cluster:
         return [address for address in workers if address not in known]
 
     def _known(self) -> Mapping[str, Mapping[str, Any]]:
-        """The workers by their addresses. One of _LOST when the scheduler is lost."""
-        known: Mapping[str, Mapping[str, Any]] | None
-        known = self._client.scheduler_info(n_workers=-1).get("workers")
-        if known is None:
-            raise ConnectionError("no answer")
+        """The workers by their addresses. One of _LOST when the scheduler is lost.
+
+        Not Client.scheduler_info: between its answer and its return, the client's periodic look, which asks
+        for no workers, may put its own answer in the place of that (distributed 2026.8.0)."""
+        scheduler = self._client.scheduler
+        if scheduler is None:
+            raise ConnectionError("no scheduler")
+        known: Mapping[str, Mapping[str, Any]]
+        known = self._client.sync(scheduler.identity, n_workers=-1)["workers"]
         return known
 
 
