@@ -182,7 +182,7 @@ def frozen_under_clients(pair: Pair, method: FreezeMethod) -> None:
         pair.freeze(second, method)
     assert [end["right"] for end in ends] == [True, True], ends
     for end in ends:
-        assert end["longest_s"] > HOLD_S  # it was frozen, for them
+        assert end["longest_s"] > HOLD_S - 0.3  # it was frozen, for them; the last echo may be read late
     assert pair.ssh(second).check("ip -brief address show eth1").split()[2] == before
 
 
