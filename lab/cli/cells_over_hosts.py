@@ -30,15 +30,21 @@ _THERE = ("repeat", "control", "boot", "golden", "wait", "tag", "accelerator")
 _HERE = ("playbook", "hosts", "as_json", "json_lines", "junit", "metrics", "quiet", "verbose")
 
 
+def sent(playbook: Path | None, given: Mapping[str, Any], by: str) -> tuple[Path, tuple[str, ...]]:
+    """The playbook and the words of `run` that go to hosts. given: all options of `run`. by: what sends them
+    there. UsageError for what cannot go."""
+    from lab.cli.lab_hosts import options_there
+
+    words = options_there(given, by, _THERE, _HERE)
+    if playbook is None:
+        raise UsageError(f"--resume cannot be used with {by}", where="run")
+    return playbook.absolute(), tuple(words)
+
+
 def performing(hosts: str, playbook: Path | None, given: Mapping[str, Any]) -> Perform:
     """Returns what performs the run, in place of session.run.perform(). given: all options of `run`.
     UsageError for one that does not go with --hosts."""
-    from lab.cli.lab_hosts import options_there
-
-    words = options_there(given, "--hosts", _THERE, _HERE)
-    if playbook is None:
-        raise UsageError("--resume cannot be used with --hosts", where="run")
-    file = playbook.absolute()
+    file, words = sent(playbook, given, "--hosts")
 
     def perform(plan: Plan, options: RunOptions, view: View, *_: object) -> tuple[Run, Path]:
         from lab.hosts.cluster import connected, is_address
@@ -52,7 +58,7 @@ def performing(hosts: str, playbook: Path | None, given: Mapping[str, Any]) -> P
             from lab.hosts.ssh_cluster import over_ssh
 
             cluster = over_ssh(load_hosts(Path(hosts)))
-        asked = HostsRunOptions(file, given["repeat"], given["control"], tuple(words), options.tags)
+        asked = HostsRunOptions(file, given["repeat"], given["control"], words, options.tags)
         return over_hosts(plan, asked, cluster, view)
 
     return perform

@@ -23,9 +23,6 @@ Agreed = Annotated[
     bool, typer.Option("--agreed", hidden=True, help="A child's: freeze at instants of stdin.")
 ]
 
-_THERE = ("repeat", "control", "boot", "golden", "wait", "tag", "accelerator")
-_HERE = ("playbook", "hosts", "as_json", "json_lines", "junit", "metrics", "quiet", "verbose")
-
 
 def over_hosts(
     plan: Plan, hosts: str | None, playbook: Path | None, given: Mapping[str, Any]
@@ -49,19 +46,14 @@ def performing(hosts: str, playbook: Path | None, given: Mapping[str, Any]) -> P
     """Returns what performs the run, in place of session.run.perform(). given: all options of `run`."""
     from pathlib import Path
 
-    from lab.cli.lab_hosts import options_there
-
-    words = options_there(given, "hosts in a playbook", _THERE, _HERE)
-    if playbook is None:
-        raise UsageError("--resume cannot be used with hosts in a playbook", where="run")
-    file = playbook.absolute()
+    file, words = cells_over_hosts.sent(playbook, given, "hosts in a playbook")
 
     def perform(plan: Plan, options: RunOptions, view: View, *_: object) -> tuple[Run, Path]:
         from lab.hosts.fleet_run import FleetOptions
         from lab.hosts.fleet_run import perform as over_hosts
         from lab.hosts.hosts_file import load_hosts
 
-        asked = FleetOptions(file, plan.repeat + plan.control, tuple(words), options.tags)
+        asked = FleetOptions(file, plan.repeat + plan.control, words, options.tags)
         return over_hosts(plan, asked, load_hosts(Path(hosts)), view)
 
     return perform

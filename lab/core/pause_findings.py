@@ -9,7 +9,7 @@ from lab.core.clock_disturbance import starved
 from lab.core.cycle_findings import CycleFindings
 from lab.core.patch import ran_out_of_time
 from lab.core.plan import Regime
-from lab.core.quantities import format_interval, format_seconds
+from lab.core.quantities import format_interval, format_pages, format_seconds
 from lab.core.rates import is_slewed
 from lab.core.units import NS_PER_MS, format_duration
 from lab.core.verdict import Finding, Outcome, at_least, at_most
@@ -77,9 +77,7 @@ class PauseFindings(CycleFindings):
                 why = "there is no memory proof"
                 yield self._finding("memory", expectation, "not proven", Outcome.INCONCLUSIVE, why)
             return
-        text = f"{proof.pages} pages, {proof.held} with data, {proof.differ} differ"
-        if proof.rewritten is not None:
-            text += f" but for KVM's wall clock in page {proof.rewritten}"
+        text = format_pages(proof.pages, proof.held, proof.differ, proof.rewritten)
         if proof.pages == 0:
             yield self._finding("memory", expectation, text, Outcome.INCONCLUSIVE, "no page was read")
         elif proof.differ == 0 and proof.before == proof.after:

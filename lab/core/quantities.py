@@ -280,3 +280,10 @@ def format_rate(ppm: float, low: float, high: float) -> str:
         digits -= 1
     bound_text = f"{Decimal(up).scaleb(-digits):f}"
     return f"{shown:+.{max(0, digits)}f} ± {bound_text} ppm".replace("-0 ", "+0 ")
+
+
+def format_pages(pages: int, held: int, differ: int, rewritten: int | None) -> str:
+    """What a memory proof has compared: "65536 pages, 34555 with data, 0 differ". rewritten: a page that KVM
+    writes its wall clock into, and that is not counted."""
+    text = f"{pages} pages, {held} with data, {differ} differ"
+    return text if rewritten is None else f"{text} but for KVM's wall clock in page {rewritten}"

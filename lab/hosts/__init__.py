@@ -5,4 +5,5 @@
 - `fleet_run`: guests on several hosts, frozen at one instant; `fleet_host` is one of the hosts.
 - `distributed_run`: a run whose cells go to them, over a `cluster` of Dask: that of a scheduler, or an
     `ssh_cluster`. `worker_hosts`: who they are. On the hosts: `host_worker`, and `cell_task`, what it does.
+- `parts`: what both kinds of runs have in common, the one record of their parts above all.
 """

@@ -93,12 +93,12 @@ def obstacles(
 
     def lacking(plan: Plan) -> str:
         found = [*source_obstacles(plan), *obstacles_of(plan)]
-        return _line(str(found[0])) if found else ""
+        return in_a_line(found[0]) if found else ""
 
     try:
         plan = with_counts(load(_place(run) / "playbook" / playbook), counts[0], counts[1])
     except FreezelabError as error:
-        return [_line(str(error))] * len(batches)
+        return [in_a_line(error)] * len(batches)
     if not lacking(plan):
         return [""] * len(batches)
     return [lacking(part_of(plan, ids)) for ids in batches]
@@ -188,7 +188,7 @@ def _packed(part: str) -> tuple[bytes, str]:
             return b"", f"its record of {size >> 20} MiB is too large to bring here; it is there as {part}"
         return archive.read_bytes(), ""
     except (FreezelabError, OSError) as error:
-        return b"", _line(str(error))
+        return b"", in_a_line(error)
     finally:
         archive.unlink(missing_ok=True)
 
@@ -211,5 +211,6 @@ def _end_of(said: Path) -> str:
     return ""
 
 
-def _line(text: str) -> str:
-    return "; ".join(text.split("\n"))
+def in_a_line(said: object) -> str:
+    """A text of several lines, such as an error with its hint."""
+    return "; ".join(str(said).split("\n"))

@@ -14,13 +14,11 @@ from lab.core.quantities import format_interval
 from lab.core.units import NS_PER_MS
 from lab.errors import FreezelabError, MachineError
 from lab.hosts.hosts_file import HostsFile
-from lab.hosts.link import SshLink
+from lab.hosts.link import SshLink, ask_all, close_all
 from lab.process.clock import HostClock
 from lab.record.hosts_check import HostReport, HostsCheck, HostsProblem, MachineReport, machine_report
 from lab.session.machine_report import look
-from lab.session.parallel import together
 
-AT_ONCE = 16
 DOCTOR_S = 600.0
 """Time limit for a host's doctor. The first one on a machine boots a kernel to try KVM."""
 
@@ -38,15 +36,10 @@ VERSIONS: Sequence[tuple[str, Callable[[MachineReport], str]]] = (
 def check(file: HostsFile, clock: HostClock) -> HostsCheck:
     """Ask all hosts. Interrupted cuts all links."""
     links = [SshLink(entry, clock) for entry in file.hosts]
-
-    def call_off() -> None:
-        for link in links:
-            link.close()
-
     try:
-        hosts = tuple(map(_with_offset, links, together(links, _ask, call_off, AT_ONCE)))
+        hosts = tuple(map(_with_offset, links, ask_all(links, _ask)))
     finally:
-        call_off()
+        close_all(links)
     here = look()
     return HostsCheck(here, hosts, tuple(problems(here, hosts)))
 

@@ -7,31 +7,30 @@ beside their host's; nothing is pooled over hosts (lab.record.parts).
 from __future__ import annotations
 
 import shutil
-import tempfile
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lab.core.history import SCHEMA, CellReached, Host, RunEnded, RunStarted
-from lab.core.parallel_cells import batches, part_of
+from lab.core.history import CellReached, Host, RunEnded
+from lab.core.parallel_cells import batches
 from lab.core.plan import Plan
 from lab.core.quantities import format_length
 from lab.errors import FreezelabError, Interrupted, MachineError, RecordError, UsageError
 from lab.hosts import cell_task
+from lab.hosts.cell_task import in_a_line
 from lab.hosts.cluster import Cluster
+from lab.hosts.parts import finished, folder_of, packed, without_record
 from lab.hosts.worker_hosts import WorkerHost, asked
 from lab.ports import View
 from lab.process.clock import HostClock
-from lab.record.index import index_of, judged
-from lab.record.journal import FileJournal, History, read_history
-from lab.record.parts import MACHINE, write_merged
-from lab.record.run import Run, write
+from lab.record.journal import History, read_history
+from lab.record.parts import MACHINE
+from lab.record.run import Run
 from lab.session import paths
 from lab.session.hosts_forecast import known_times
 from lab.session.lab_host_run import check as check_can_be_sent
 from lab.session.lab_host_run import check_folder
-from lab.session.run import RunStopped
 from lab.session.run_folders import new_run_id
 from lab.session.signals import shield
 
@@ -93,7 +92,7 @@ class HostsRun:
         self._begun: dict[Any, tuple[_Batch, WorkerHost, int]] = {}
         self._histories: list[History] = []
         self._hosts: dict[str, WorkerHost] = {}
-        self._folder = paths.made(paths.home() / "runs") / f".{self._id}"
+        self._folder = folder_of(self._id)
 
     def run(self) -> tuple[Run, Path]:
         """See perform()."""
@@ -117,15 +116,12 @@ class HostsRun:
 
     def _send(self) -> None:
         """Have every host take the playbook's folder."""
-        with tempfile.TemporaryDirectory() as work:
-            archive = Path(work) / "playbook.tar.gz"
-            cell_task.pack(self._options.playbook.parent, ".", archive)
-            packed = archive.read_bytes()
-        answers = self._cluster.ask(cell_task.receive, self._id, packed, workers=list(self._hosts))
+        folder = packed(self._options.playbook.parent)
+        answers = self._cluster.ask(cell_task.receive, self._id, folder, workers=list(self._hosts))
         for worker, answer in answers.items():
             if isinstance(answer, Exception):
                 raise MachineError(
-                    f"the playbook cannot be put there: {_line(answer)}",
+                    f"the playbook cannot be put there: {in_a_line(answer)}",
                     where=f"host {self._hosts[worker].name}",
                 )
 
@@ -226,19 +222,19 @@ class HostsRun:
         self._view.note(f"{host.name}: cell {', '.join(batch.cells)}: {took} ({done} of {self._of})")
 
     def _stored(self, batch: _Batch, host: WorkerHost, answer: dict[str, Any]) -> None:
-        folder, packed = self._folder / "parts", answer["packed"]
-        if not packed:
-            said = "; ".join(str(answer["said"]).removeprefix("freezelab: ").split("\n"))
+        folder, record = self._folder / "parts", answer["packed"]
+        if not record:
+            said = in_a_line(str(answer["said"]).removeprefix("freezelab: "))
             why = said or f"{answer['why']}, exit status {answer['status']}"
             self._missing(batch, host, f"host {host.name}: {why}")
             return
         archive = folder / f"{batch.part}.tar.gz"
         try:
-            archive.write_bytes(packed)
+            archive.write_bytes(record)
             cell_task.unpack(archive, folder)
             self._histories.append(self._of_host(read_history(folder / batch.part), batch, host))
         except (FreezelabError, OSError) as error:
-            self._missing(batch, host, f"host {host.name}: its record is of no use: {_line(error)}")
+            self._missing(batch, host, f"host {host.name}: its record is of no use: {in_a_line(error)}")
         else:
             self._cluster.ask(cell_task.forget, self._id, [batch.part], workers=[host.worker])
         finally:
@@ -259,7 +255,7 @@ class HostsRun:
         if failure := end.failure if end is not None else history.damage:
             # Each cell has the reason, and the run as a whole has not.
             told = {event.id for event in history.of(CellReached) if event.skipped}
-            why, last = f"host {host.name}: {_line(failure)}", replace(history.entries[-1], seq=0)
+            why, last = f"host {host.name}: {in_a_line(failure)}", replace(history.entries[-1], seq=0)
             more = [entry for entry in more if entry.event is not end]
             more += [replace(last, event=CellReached(cell, why)) for cell in batch.cells if cell not in told]
         return replace(history, entries=(replace(first, event=named), *more))
@@ -267,21 +263,13 @@ class HostsRun:
     def _missing(self, batch: _Batch, host: WorkerHost | None, why: str) -> None:
         """Write the record of cells of which there is none, with the reason."""
         self._view.note(f"cell {', '.join(batch.cells)}: not run: {why}")
-        folder = self._folder / "parts" / batch.part
-        shutil.rmtree(folder, ignore_errors=True)  # of a record that is of no use
-        folder.mkdir()
         here = Host(details={MACHINE: "none"})
         if host is not None:
             about = host.about["machine"]
             details = {MACHINE: about["machine"], **host.details}
             here = Host(about["kernel"], about["cpu"], about["memory_bytes"], details=details)
-        part = part_of(self._plan, batch.cells)
-        with FileJournal(folder, self._clock) as journal:
-            journal.append(RunStarted(SCHEMA, batch.part, part, here, None, self._options.tags, self._plan))
-            for cell in batch.cells:
-                journal.append(CellReached(cell, why))
-            journal.append(RunEnded(interrupted=False, failure=""))  # each cell has it
-        self._histories.append(read_history(folder))
+        folder, tags = self._folder / "parts" / batch.part, self._options.tags
+        self._histories.append(without_record(folder, self._plan, batch.cells, tags, here, why, failure=""))
 
     def _stop(self) -> None:
         """Have all children end, and collect what they recorded."""
@@ -298,13 +286,7 @@ class HostsRun:
         if not self._histories:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise interrupted or MachineError("no host has run a cell", where="--hosts")
-        write_merged(self._histories, self._plan, self._id, self._folder)
-        folder = self._folder.rename(self._folder.with_name(self._id))
-        run = judged(folder, index_of(paths.home()))
-        write(run, folder)
-        if interrupted is not None:
-            raise RunStopped(interrupted, run, folder, interrupted.exit_code)
-        return run, folder
+        return finished(self._histories, self._plan, self._id, interrupted)
 
 
 class WorkerLost(MachineError):
@@ -319,8 +301,4 @@ def _answer(task: Any, host: WorkerHost) -> Any:
     where = f"host {host.name}"
     if error is None or type(error).__name__ == "KilledWorker":
         raise WorkerLost("it was lost", where=where)
-    raise MachineError(f"{type(error).__name__}: {_line(error)}", where=where)
-
-
-def _line(error: object) -> str:
-    return "; ".join(str(error).split("\n"))
+    raise MachineError(f"{type(error).__name__}: {in_a_line(error)}", where=where)

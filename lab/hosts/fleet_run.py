@@ -6,8 +6,6 @@ each host, and makes one record of the children's. docs/hosts.md has what is bui
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,27 +14,26 @@ from typing import Any, TypeVar
 
 from lab.core.clock import Interval
 from lab.core.fleet_placement import placed_hosts, skew
-from lab.core.history import SCHEMA, CellReached, Host, RunEnded, RunStarted, StopCalled
-from lab.core.parallel_cells import part_of
+from lab.core.history import Host, StopCalled
 from lab.core.plan import Plan
 from lab.core.quantities import format_between, format_interval
 from lab.core.units import NS_PER_MS
 from lab.errors import FreezelabError, Interrupted, UsageError
 from lab.hosts import cell_task
-from lab.hosts.check import AT_ONCE
+from lab.hosts.cell_task import in_a_line
 from lab.hosts.fleet_host import FleetHost
 from lab.hosts.hosts_file import HostsFile
+from lab.hosts.link import AT_ONCE
+from lab.hosts.parts import finished, folder_of, packed, without_record
 from lab.ports import View
 from lab.process.clock import HostClock
-from lab.record.index import index_of, judged
-from lab.record.journal import FileJournal, History, read_history
-from lab.record.parts import MACHINE, write_merged
-from lab.record.run import Run, write
+from lab.record.journal import History, read_history
+from lab.record.parts import MACHINE
+from lab.record.run import Run
 from lab.session import paths
 from lab.session.lab_host_run import check as check_can_be_sent
 from lab.session.lab_host_run import check_folder
 from lab.session.parallel import together
-from lab.session.run import RunStopped
 from lab.session.run_folders import new_run_id
 from lab.session.signals import shield
 from lab.threads import Worker
@@ -104,9 +101,8 @@ class FleetRun:
         interrupted: Interrupted | None = None
         try:
             self._on_all(FleetHost.connect)
-            packed = self._packed()
-            name, words = self._options.playbook.name, self._options.words
-            self._on_all(lambda host: host.start(packed, name, words))
+            folder, words = packed(self._options.playbook.parent), self._options.words
+            self._on_all(lambda host: host.start(folder, self._options.playbook.name, words))
             try:
                 for number in range(1, self._options.cycles + 1):
                     if not self._cycle(number):
@@ -122,12 +118,6 @@ class FleetRun:
             with shield():
                 for host in self._hosts:
                     host.close()
-
-    def _packed(self) -> bytes:
-        with tempfile.TemporaryDirectory() as work:
-            archive = Path(work) / "playbook.tar.gz"
-            cell_task.pack(self._options.playbook.parent, ".", archive)
-            return archive.read_bytes()
 
     def _on_all(self, do: Callable[[FleetHost], Made]) -> list[Made]:
         """The result for each host, side by side."""
@@ -183,19 +173,11 @@ class FleetRun:
         self._until(lambda: all(host.over for host in self._hosts) or time.monotonic() > until)
 
     def _judged(self, interrupted: Interrupted | None) -> tuple[Run, Path]:
-        folder = paths.made(paths.home() / "runs") / f".{self._id}"
-        paths.made(folder / "parts")
-        until = time.monotonic() + BACK_S
-        histories = self._on_all(lambda host: self._history(host, folder / "parts", until))
+        parts, until = paths.made(folder_of(self._id) / "parts"), time.monotonic() + BACK_S
+        histories = self._on_all(lambda host: self._history(host, parts, until))
         stops = self._stops(histories)
         histories = [self._of_host(*each, stops) for each in zip(histories, self._hosts, strict=True)]
-        write_merged(histories, self._plan, self._id, folder)
-        folder = folder.rename(folder.with_name(self._id))
-        run = judged(folder, index_of(paths.home()))
-        write(run, folder)
-        if interrupted is not None:
-            raise RunStopped(interrupted, run, folder, interrupted.exit_code)
-        return run, folder
+        return finished(histories, self._plan, self._id, interrupted)
 
     def _history(self, host: FleetHost, folder: Path, until: float) -> History:
         """The history that the host's child has made, brought here."""
@@ -213,20 +195,14 @@ class FleetRun:
             if not host.cut or time.monotonic() > until:
                 break
             time.sleep(_AGAIN_S)
-        return self._missing(host, folder / host.run, "; ".join(str(why).split("\n")))
+        return self._missing(host, folder / host.run, in_a_line(why))
 
     def _missing(self, host: FleetHost, folder: Path, why: str) -> History:
         """A record of a host of which there is none."""
         self._view.note(f"{host.name}: no record: {why}")
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
         nobody = Host("", "", 0, details={MACHINE: f"of {host.name}"})
-        part = part_of(self._plan, [host.name])
-        with FileJournal(folder, self._clock) as journal:
-            journal.append(RunStarted(SCHEMA, host.run, part, nobody, None, self._options.tags, self._plan))
-            journal.append(CellReached(host.name, f"cut off: {why}" if host.cut else why))
-            journal.append(RunEnded(interrupted=False, failure=why))
-        return read_history(folder)
+        told = f"cut off: {why}" if host.cut else why
+        return without_record(folder, self._plan, [host.name], self._options.tags, nobody, told, failure=why)
 
     def _stops(self, histories: Sequence[History]) -> Mapping[str, list[dict[str, Any]]]:
         """When each host's guests were stopped, less the instant that was agreed on, for each cycle: bounds

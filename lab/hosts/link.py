@@ -5,10 +5,10 @@ A host's key has to be known already, and a link that is cut is noticed after LO
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median_low
-from typing import Self
+from typing import Self, TypeVar
 
 from paramiko import Channel
 
@@ -21,7 +21,9 @@ from lab.guest.ssh_route import SshRoute
 from lab.hosts.hosts_file import HostEntry
 from lab.process.clock import HostClock
 from lab.record.hosts_check import HostOffset
+from lab.session.parallel import together
 
+AT_ONCE = 16
 CONNECT_S = 10.0
 LOST_S = 15
 """Seconds until a connection on which nothing is acknowledged is given up."""
@@ -30,6 +32,8 @@ READINGS = 30
 """Of a clock. At a round trip of 1 ms they take 30 ms, in which two clocks drift apart by a microsecond."""
 
 _NOT_FOUND = (126, 127)  # sh(1)
+
+Answer = TypeVar("Answer")
 
 
 class SshLink:
@@ -113,6 +117,16 @@ class SshLink:
         if self._ssh is None:
             raise MachineError("not connected", where=f"host {self.entry.name}")
         return self._ssh
+
+
+def ask_all(links: Sequence[SshLink], ask: Callable[[SshLink], Answer]) -> list[Answer]:
+    """The answers, side by side. Interrupted cuts the links."""
+    return together(links, ask, lambda: close_all(links), AT_ONCE)
+
+
+def close_all(links: Sequence[SshLink]) -> None:
+    for link in links:
+        link.close()
 
 
 def clock_readings(probe: GuestProbe) -> list[Reading]:

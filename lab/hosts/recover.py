@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lab.errors import FreezelabError, MachineError
-from lab.hosts.check import AT_ONCE
 from lab.hosts.hosts_file import HostsFile
-from lab.hosts.link import SshLink
+from lab.hosts.link import SshLink, ask_all
 from lab.process.clock import HostClock
-from lab.session.parallel import together
 
 RECOVER_S = 600.0
 
@@ -43,8 +41,4 @@ def recover(file: HostsFile, clock: HostClock, *, resume: bool) -> list[HostReco
         except FreezelabError as error:
             return HostRecovery(name, lines, error)
 
-    def call_off() -> None:
-        for link in links:
-            link.close()
-
-    return together(links, ask, call_off, AT_ONCE)
+    return ask_all(links, ask)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lab.core.quantities import format_magnitude
+from lab.core.quantities import format_magnitude, format_pages
 from lab.record.model import CycleRecord, Run
 from lab.report.numbers import interval, known_to
 from lab.report.page import Page
@@ -105,9 +105,7 @@ def _memory(page: Page, cycles: Sequence[CycleRecord]) -> None:
         return
     memory, worst = max(known, key=lambda pair: (pair[0].differ, pair[0].cost_ns))
     same = memory.differ == 0 and memory.before == memory.after
-    text = f"{memory.pages} pages, {memory.held} with data, {memory.differ} differ"
-    if memory.rewritten is not None:
-        text += f" but for KVM's wall clock in page {memory.rewritten}"
+    text = format_pages(memory.pages, memory.held, memory.differ, memory.rewritten)
     if len(known) > 1:
         text += f", the worst of {counted(len(known), 'cycle')}"
     text += f"; the digests took {format_magnitude(memory.cost_ns)}, which is not part of the pause"
