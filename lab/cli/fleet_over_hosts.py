@@ -60,8 +60,11 @@ def performing(hosts: str, playbook: Path | None, given: Mapping[str, Any]) -> P
 
 
 def instant() -> Callable[[], None]:
-    """What the child on a host waits for before each freeze."""
+    """What the child on a host waits for before each freeze, once the controller has let it begin."""
     from lab.process.clock import HostClock
+    from lab.session.machine_report import identity
     from lab.session.rendezvous import Rendezvous
 
-    return Rendezvous(HostClock())
+    meeting = Rendezvous(HostClock())
+    meeting.introduce(identity())
+    return meeting

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import shlex
 import threading
 import time
@@ -23,7 +24,7 @@ from lab.hosts.hosts_file import HostEntry
 from lab.hosts.link import SshLink, clock_readings, offset_point
 from lab.process.clock import HostClock
 from lab.record import EVENTS
-from lab.session.rendezvous import FREEZE, OFF, READY, SILENT_S, WAIT
+from lab.session.rendezvous import ABOUT, FREEZE, GO, OFF, READY, SILENT_S, WAIT
 from lab.threads import Worker
 
 KEEP_S = SILENT_S / 4
@@ -33,14 +34,18 @@ _RUNS = '"${FREEZELAB_HOME:-${XDG_STATE_HOME:-$HOME/.local/state}/freezelab}"/ru
 
 
 class FleetHost:
-    """A host. run: the id of the child's run. ready: the cycles for which the child has been ready. over: the
-    child has ended, or the link is cut. cut: it is cut, or was."""
+    """A host.
+
+    run: the id of the child's run. about: what the child says of its host; {} until then. ready: the cycles
+    for which the child has been ready. over: the child has ended, or the link is cut. cut: it is cut, or was.
+    """
 
     def __init__(self, entry: HostEntry, run: str, clock: HostClock) -> None:
         self.entry, self.name, self.run = entry, entry.name, run
         self._clock = clock
         self._orders, self._readings = SshLink(entry, clock), SshLink(entry, clock)
         self._stack = ExitStack()
+        self.about: dict[str, str] = {}
         self.ready, self.over, self.cut = 0, False, False
         self.status: int | None = None
         self.last_line = ""
@@ -77,7 +82,10 @@ class FleetHost:
         try:
             while True:
                 line = lines.read(time.monotonic() + _FOR_EVER_S).decode("utf-8", "replace").strip()
-                if line.startswith(READY):
+                if line.startswith(ABOUT):
+                    self.about = _read(line.removeprefix(ABOUT))
+                    self._keeping.set()
+                elif line.startswith(READY):
                     self.ready += 1
                     self._keeping.set()
                 elif line:
@@ -113,6 +121,11 @@ class FleetHost:
         self._keeping.clear()
         self._say(OFF if ahead is None else f"{FREEZE} {at_raw_ns + ahead.mid_ns}")
 
+    def go(self) -> None:
+        """Let the child begin."""
+        self._keeping.clear()
+        self._say(GO)
+
     def call_off(self) -> None:
         """Have it not freeze."""
         self._keeping.clear()
@@ -124,6 +137,11 @@ class FleetHost:
             return
         with suppress(FreezelabError):
             self._orders.shell(f"kill -TERM $(cat {self._place}/.pid)", 10)
+
+    def forget(self) -> None:
+        """Remove the playbook's folder there, of a child that has not begun."""
+        with suppress(FreezelabError):
+            self._orders.shell(f"rm -rf {self._place or '/nowhere'}", 10)
 
     def fetch(self, folder: Path) -> Path:
         """Bring the child's record into `folder`, also over a new connection, when the child has ended. The
@@ -145,3 +163,11 @@ class FleetHost:
             path.unlink()
             raise MachineError(f"it made no record: {self.last_line}", where=f"host {self.name}")
         return path
+
+
+def _read(told: str) -> dict[str, str]:
+    """What a host says of itself. Of another freezelab's it may be anything."""
+    try:
+        return {str(name): str(value) for name, value in json.loads(told).items()}
+    except (ValueError, AttributeError):
+        return {"freezelab": "another one"}

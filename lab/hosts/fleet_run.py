@@ -18,13 +18,14 @@ from lab.core.history import Host, StopCalled
 from lab.core.plan import Plan
 from lab.core.quantities import format_between, format_interval
 from lab.core.units import NS_PER_MS
-from lab.errors import FreezelabError, Interrupted, UsageError
+from lab.errors import FreezelabError, Interrupted, MachineError, UsageError
 from lab.hosts import cell_task
 from lab.hosts.cell_task import in_a_line
 from lab.hosts.fleet_host import FleetHost
 from lab.hosts.hosts_file import HostsFile
 from lab.hosts.link import AT_ONCE
 from lab.hosts.parts import finished, folder_of, packed, without_record
+from lab.hosts.worker_hosts import WorkerHost, check_version, distinct
 from lab.ports import View
 from lab.process.clock import HostClock
 from lab.record.journal import History, read_history
@@ -33,6 +34,7 @@ from lab.record.run import Run
 from lab.session import paths
 from lab.session.lab_host_run import check as check_can_be_sent
 from lab.session.lab_host_run import check_folder
+from lab.session.machine_report import identity
 from lab.session.parallel import together
 from lab.session.run_folders import new_run_id
 from lab.session.signals import shield
@@ -95,6 +97,7 @@ class FleetRun:
         self._plan, self._options, self._hosts, self._id = plan, options, list(hosts), run_id
         self._clock, self._view = clock, view
         self._instants: list[int] = []
+        self._machines: list[WorkerHost] = []
 
     def run(self) -> tuple[Run, Path]:
         """See perform()."""
@@ -103,6 +106,7 @@ class FleetRun:
             self._on_all(FleetHost.connect)
             folder, words = packed(self._options.playbook.parent), self._options.words
             self._on_all(lambda host: host.start(folder, self._options.playbook.name, words))
+            self.admit()
             try:
                 for number in range(1, self._options.cycles + 1):
                     if not self._cycle(number):
@@ -122,6 +126,27 @@ class FleetRun:
     def _on_all(self, do: Callable[[FleetHost], Made]) -> list[Made]:
         """The result for each host, side by side."""
         return together(self._hosts, do, at_once=AT_ONCE)
+
+    def admit(self) -> None:
+        """Let the children begin. MachineError when their hosts cannot run the playbook together."""
+        self._until(lambda: all(host.over or host.about for host in self._hosts))
+        here = identity()
+        try:
+            for host in self._hosts:
+                if not host.about:
+                    what = f"freezelab did not begin there: {host.last_line or f'exit status {host.status}'}"
+                    raise MachineError(what, where=f"host {host.name}")
+                for what in ("freezelab", "the record"):
+                    there = host.about.get(what, "")
+                    check_version(what, there, here[what], f"host {host.name}")
+            self._machines = distinct(
+                [WorkerHost(host.name, host.name, {"machine": host.about}) for host in self._hosts]
+            )
+        except MachineError:
+            self._on_all(FleetHost.forget)
+            raise
+        for host in self._hosts:
+            host.go()
 
     def _until(self, over: Callable[[], bool]) -> None:
         while not over():
@@ -231,7 +256,8 @@ class FleetRun:
         """The history as a part of the run's, with its host's name and what is known of its stops."""
         start = history.start
         fleet = {"cut_off": host.cut, "stops": stops[host.name]}
-        details = {**start.host.details, "host": host.name, "fleet": fleet}
+        known = next(one for one in self._machines if one.name == host.name)
+        details = {**start.host.details, **known.details, "fleet": fleet}
         named = replace(start, whole=self._plan, host=replace(start.host, details=details))
         first, *more = history.entries
         return replace(history, entries=(replace(first, event=named), *more))

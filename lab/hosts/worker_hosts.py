@@ -6,12 +6,14 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lab.errors import MachineError
 from lab.hosts import cell_task
-from lab.hosts.cluster import Cluster
 from lab.record.parts import MACHINE
+
+if TYPE_CHECKING:
+    from lab.hosts.cluster import Cluster
 
 HOST = "host"
 """The member of a host's details with its name."""
@@ -43,7 +45,7 @@ def asked(cluster: Cluster) -> list[WorkerHost]:
     workers = cluster.workers()
     here = cell_task.versions()
     for what, there in cluster.versions().items():
-        _check_version(what, there, here[what], f"scheduler {cluster.where}")
+        check_version(what, there, here[what], f"scheduler {cluster.where}")
     answers = cluster.ask(cell_task.about, workers=[worker.address for worker in workers])
     hosts: list[WorkerHost] = []
     for worker in workers:
@@ -54,7 +56,7 @@ def asked(cluster: Cluster) -> list[WorkerHost]:
             raise MachineError(what, where=f"worker {worker.name}", hint=hint)
         name = worker.name if worker.name != worker.address else str(answer["node"])
         for what, version in here.items():
-            _check_version(what, answer["versions"].get(what, ""), version, f"host {name}")
+            check_version(what, answer["versions"].get(what, ""), version, f"host {name}")
         hosts.append(WorkerHost(name, worker.address, answer))
     many = Counter(host.name for host in hosts)
     return distinct(
@@ -81,7 +83,8 @@ def _digest(host: WorkerHost) -> str:
     return hashlib.sha256(f"{host.name} of {host.machine_id}".encode()).hexdigest()[:16]
 
 
-def _check_version(what: str, there: str, here: str, where: str) -> None:
+def check_version(what: str, there: str, here: str, where: str) -> None:
+    """MachineError when a host has another version of something than this machine."""
     if there != here:
         hint = "hosts and controller need the same"
         raise MachineError(f"{what} is {there or 'unknown'} there and {here} here", where=where, hint=hint)

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from lab import __version__
+from lab.core.history import SCHEMA
 from lab.core.machine_check import MachineCheck
 from lab.errors import FreezelabError, RecordError
 from lab.host import emulators
@@ -39,6 +40,16 @@ def look(checks: Sequence[MachineCheck] = ()) -> MachineReport:
         calibration=_calibration(),
         checks=tuple(CheckResult(check.name, check.ok, check.result, check.fix) for check in checks),
     )
+
+
+def identity() -> dict[str, str]:
+    """What has to be the same on hosts of one run, and `machine` and `boot`, which have not: see look()."""
+    return {
+        "freezelab": f"{__version__} ({code()[:8]})",
+        "the record": SCHEMA,
+        "machine": host_facts.machine_id(),
+        "boot": host_facts.boot_id(),
+    }
 
 
 @cache

@@ -1,6 +1,8 @@
 """The instant at which a host of a fleet freezes its guests: agreed on with the controller, which may be on
 another machine, in lines on this process's standard output and input.
 
+    freezelab-about JSON   here: what this host is; asked for before anything is begun
+    go                     there: begin
     freezelab-ready N      here: cycle N, from 1, is ready to freeze; asked for just before the freeze
     wait                   there: others are not ready yet
     freeze RAW             there: freeze at RAW of this machine's CLOCK_MONOTONIC_RAW, in nanoseconds
@@ -13,6 +15,7 @@ resumes, and its guard and dead-man are beside the guests. So a link that is cut
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import time
@@ -24,8 +27,8 @@ from lab.core.quantities import format_magnitude
 from lab.errors import MachineError
 from lab.ports import Clock
 
-READY = "freezelab-ready"
-WAIT, FREEZE, OFF = "wait", "freeze", "off"
+ABOUT, READY = "freezelab-about", "freezelab-ready"
+GO, WAIT, FREEZE, OFF = "go", "wait", "freeze", "off"
 SILENT_S = 20.0
 _WHERE = "controller"
 
@@ -37,13 +40,17 @@ class Rendezvous:
         self._clock, self._lines, self._answers = clock, lines, answers
         self._cycles, self._unread = 0, b""
 
+    def introduce(self, about: Mapping[str, str]) -> None:
+        """Say what this host is, and return when the run may begin here. MachineError when it may not."""
+        self._say(f"{ABOUT} {json.dumps(about)}")
+        if self._order() != GO:
+            raise MachineError("the run was called off", where=_WHERE)
+
     def __call__(self) -> None:
         """Return at the next instant. MachineError when there is none: the guests must not be frozen."""
         self._cycles += 1
-        os.write(self._answers, f"{READY} {self._cycles}\n".encode())
-        while (order := self._next()) == WAIT:
-            pass
-        word, _, instant = order.partition(" ")
+        self._say(f"{READY} {self._cycles}")
+        word, _, instant = self._order().partition(" ")
         if word != FREEZE or not instant.isdigit():
             raise MachineError("the freeze was called off", where=_WHERE)
         late = self._clock.now().raw_ns - int(instant)
@@ -51,6 +58,15 @@ class Rendezvous:
             what = f"the instant of the freeze came {format_magnitude(late)} late, so there was none"
             raise MachineError(what, where=_WHERE, hint="the link was too slow, or cut for a while")
         self._clock.sleep_until(int(instant))
+
+    def _say(self, line: str) -> None:
+        os.write(self._answers, f"{line}\n".encode())
+
+    def _order(self) -> str:
+        """The next line that is not WAIT."""
+        while (order := self._next()) == WAIT:
+            pass
+        return order
 
     def _next(self) -> str:
         """The next line. MachineError when none comes."""

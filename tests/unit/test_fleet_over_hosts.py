@@ -15,13 +15,18 @@ from typer.testing import CliRunner
 from lab.cli.main import app
 from lab.core.clock import Interval
 from lab.core.fleet_placement import placed_hosts
+from lab.core.own_domain import SshTarget
 from lab.core.plan import Plan
 from lab.errors import MachineError
-from lab.hosts.fleet_run import skew_words
+from lab.hosts.fleet_host import FleetHost
+from lab.hosts.fleet_run import FleetOptions, FleetRun, skew_words
+from lab.hosts.hosts_file import HostEntry
 from lab.playbook import parse
+from lab.ports import NullView
 from lab.process.clock import HostClock
 from lab.report.fleet_hosts import fleet_text
 from lab.session import rendezvous
+from lab.session.machine_report import identity
 from lab.session.rendezvous import Rendezvous
 from tests.unit.playbooks import mistakes_in
 from tests.unit.real_histories import real
@@ -123,6 +128,34 @@ def test_without_an_instant_to_come_there_is_no_freeze(
     os.close(orders)
     with pytest.raises(MachineError, match=why):
         meet()
+
+
+def test_a_child_says_what_it_is_and_begins_when_it_may(ends: tuple[Rendezvous, int, int]) -> None:
+    meet, orders, answers = ends
+    os.write(orders, b"wait\ngo\n")
+    meet.introduce({"boot": "b"})
+    assert os.read(answers, 100) == b'freezelab-about {"boot": "b"}\n'
+    os.close(orders)
+    with pytest.raises(MachineError, match="controller: gone"):
+        meet.introduce({})
+
+
+@pytest.mark.parametrize(
+    ("second", "why"),
+    [
+        ({}, "^host r2: it is the same machine as r1"),
+        ({"freezelab": "0.0.9 (0)"}, "^host r2: freezelab is 0.0.9 \\(0\\) there and "),
+        ({"the record": "freezelab.history/0"}, "^host r2: the record is freezelab.history/0 there"),
+    ],
+)
+def test_hosts_that_do_not_go_together_are_refused_before_the_start(second: dict[str, str], why: str) -> None:
+    hosts = [FleetHost(HostEntry(name, SshTarget(name)), f"run-{name}", HostClock()) for name in ("r1", "r2")]
+    for host, more in zip(hosts, ({}, second), strict=True):
+        host.about = {**identity(), **more}
+    plan = plan_of("hosts: [r1, r2]\nguests: [{name: a, count: 2}]\n")
+    run = FleetRun(plan, FleetOptions(Path("p.yaml"), 1), hosts, "run", HostClock(), NullView())
+    with pytest.raises(MachineError, match=why):
+        run.admit()
 
 
 def test_a_silent_controller_is_not_waited_for(
