@@ -1,7 +1,7 @@
 """Several hosts: freezelab on other machines, reached by SSH.
 
 - `hosts_file`: the file that names them. `link`: a connection to one.
-- `check`: what they are and lack. `recover`: frees what was left on them.
+- `check`: what they are and lack; `machines`: which are one machine. `recover`: frees what was left on them.
 - `fleet_run`: guests on several hosts, frozen at one instant; `fleet_host` is one of the hosts.
 - `distributed_run`: a run whose cells go to them, over a `cluster` of Dask: that of a scheduler, or an
     `ssh_cluster`. `worker_hosts`: who they are. On the hosts: `host_worker`, and `cell_task`, what it does.

@@ -15,6 +15,7 @@ from lab.core.units import NS_PER_MS
 from lab.errors import FreezelabError, MachineError
 from lab.hosts.hosts_file import HostsFile
 from lab.hosts.link import SshLink, ask_all, close_all
+from lab.hosts.machines import same
 from lab.process.clock import HostClock
 from lab.record.hosts_check import HostReport, HostsCheck, HostsProblem, MachineReport, machine_report
 from lab.session.machine_report import look
@@ -117,29 +118,9 @@ def _alone(here: MachineReport, host: HostReport) -> Iterator[HostsProblem]:
 Known = Sequence[tuple[str, MachineReport]]
 
 
-def _groups(known: Known, of: Callable[[MachineReport], object]) -> Iterator[list[tuple[str, MachineReport]]]:
-    """The hosts that are alike, by groups of two and more."""
-    groups: dict[object, list[tuple[str, MachineReport]]] = {}
-    for name, report in known:
-        groups.setdefault(of(report), []).append((name, report))
-    yield from (group for group in groups.values() if len(group) > 1)
-
-
 def _one_machine(known: Known) -> Iterator[HostsProblem]:
-    """A machine is a running kernel, by its boot id: its containers share its CPUs, and are one machine. The
-    machine's id alone may have been copied with a disk; but it is what records tell machines apart by."""
-    for group in _groups(known, lambda report: report.boot):
-        what, todo = "are one machine: one kernel runs them", "delete all but one: a machine runs one lab"
-        yield HostsProblem(_names(group), what, todo, fails=True)
-    for group in _groups(known, lambda report: report.machine):
-        if len({report.boot for _, report in group}) == len(group):
-            what = "have the same machine id, by which records tell machines apart: a copied disk?"
-            todo = "on one of them: rm /etc/machine-id; systemd-machine-id-setup"
-            yield HostsProblem(_names(group), what, todo, fails=True)
-
-
-def _names(group: Sequence[tuple[str, MachineReport]]) -> tuple[str, ...]:
-    return tuple(name for name, _ in group)
+    for found in same({name: (report.machine, report.boot) for name, report in known}):
+        yield HostsProblem(found.hosts, found.what, found.todo, fails=True)
 
 
 def _versions(known: Known) -> Iterator[HostsProblem]:

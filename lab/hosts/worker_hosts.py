@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab.errors import MachineError
 from lab.hosts import cell_task
-from lab.record.parts import MACHINE
+from lab.hosts.machines import check_distinct
 
 if TYPE_CHECKING:
     from lab.hosts.cluster import Cluster
@@ -21,13 +20,11 @@ HOST = "host"
 
 @dataclass(frozen=True)
 class WorkerHost:
-    """A host with a worker that was asked about itself. about: see cell_task.about(). machine: what tells it
-    from others in records, when its machine's id does not; else ""."""
+    """A host with a worker that was asked about itself. about: see cell_task.about()."""
 
     name: str
     worker: str
     about: dict[str, Any]
-    machine: str = ""
 
     @property
     def machine_id(self) -> str:
@@ -36,7 +33,7 @@ class WorkerHost:
     @property
     def details(self) -> dict[str, Any]:
         """What a record says of it beside what it says itself."""
-        return {HOST: self.name, **({MACHINE: self.machine} if self.machine else {})}
+        return {HOST: self.name}
 
 
 def asked(cluster: Cluster) -> list[WorkerHost]:
@@ -65,22 +62,9 @@ def asked(cluster: Cluster) -> list[WorkerHost]:
 
 
 def distinct(hosts: Sequence[WorkerHost]) -> list[WorkerHost]:
-    """The hosts, so that records tell their machines apart. MachineError when two are one: then both ids are
-    the same. The machine's alone may have been copied with its disk, and the kernel's is that of all its
-    containers."""
-    known: dict[tuple[str, str], str] = {}
-    for host in hosts:
-        key = host.machine_id, str(host.about["machine"]["boot"])
-        if key in known:
-            what = f"it is the same machine as {known[key]}, and a machine has one lab at a time"
-            raise MachineError(what, where=f"host {host.name}", hint="leave one of them out")
-        known[key] = host.name
-    many = Counter(machine for machine, _ in known)
-    return [replace(host, machine=_digest(host)) if many[host.machine_id] > 1 else host for host in hosts]
-
-
-def _digest(host: WorkerHost) -> str:
-    return hashlib.sha256(f"{host.name} of {host.machine_id}".encode()).hexdigest()[:16]
+    """The hosts. MachineError when two are one machine."""
+    check_distinct({host.name: (host.machine_id, str(host.about["machine"]["boot"])) for host in hosts})
+    return list(hosts)
 
 
 def check_version(what: str, there: str, here: str, where: str) -> None:

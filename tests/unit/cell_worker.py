@@ -24,6 +24,7 @@ FAKED, REAL = "FREEZELAB_TEST_MACHINE", "FREEZELAB_TEST_REAL_CELLS"
 def dask_setup(_worker: object) -> None:
     """Called in each worker as it starts."""
     facts._MACHINE_ID = Path(os.environ[FAKED]) / "machine-id"
+    facts._BOOT_ID = Path(os.environ[FAKED]) / "boot-id"
     stand_in()
 
 
@@ -72,7 +73,8 @@ class LoopbackCluster:
         own = self.folder / (machine or name)
         own.mkdir(exist_ok=True)
         self.home(name).mkdir(parents=True)
-        (own / "machine-id").write_text(f"of {machine or name}")
+        for each in ("machine-id", "boot-id"):
+            (own / each).write_text(f"of {machine or name}")
         argv = [
             *("worker", self.address, "--host", "127.0.0.1", "--name", name, "--nthreads", "1"),
             *("--no-nanny", "--no-dashboard", "--preload", "tests.unit.cell_worker"),

@@ -143,7 +143,7 @@ def test_a_child_says_what_it_is_and_begins_when_it_may(ends: tuple[Rendezvous, 
 @pytest.mark.parametrize(
     ("second", "why"),
     [
-        ({}, "^host r2: it is the same machine as r1"),
+        ({}, "^hosts r1, r2: are one machine"),
         ({"freezelab": "0.0.9 (0)"}, "^host r2: freezelab is 0.0.9 \\(0\\) there and "),
         ({"the record": "freezelab.history/0"}, "^host r2: the record is freezelab.history/0 there"),
     ],

@@ -21,10 +21,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from lab.cli.main import app
-from lab.errors import MachineError, UsageError
+from lab.errors import UsageError
 from lab.hosts import cell_task
 from lab.hosts.cluster import check_address
-from lab.hosts.worker_hosts import WorkerHost, distinct
+from lab.hosts.machines import same
 from lab.playbook import load
 from tests.unit.cell_stand_in import playbook
 from tests.unit.cell_worker import WAIT_S, LoopbackCluster, loopback_cluster
@@ -230,7 +230,7 @@ def test_what_is_no_cluster_of_distinct_hosts_is_refused_in_a_line_or_two(
     done = run(cluster, book)
     assert done.exit_code == 4
     assert failure(done).startswith(
-        "freezelab: host rack-2: it is the same machine as rack-1, and a machine has"
+        "freezelab: hosts rack-1, rack-2: are one machine: one kernel runs them\n"
     )
     assert len(failure(done).splitlines()) == 2
 
@@ -291,15 +291,15 @@ def test_without_the_extra_a_line_says_how_to_get_it(tmp_path: Path) -> None:
     assert how.endswith("pip install distributed")
 
 
-def test_hosts_with_one_machine_id_are_told_apart_and_a_machine_is_not_used_twice() -> None:
-    def host(name: str, machine: str, boot: str) -> WorkerHost:
-        return WorkerHost(name, name, {"machine": {"machine": machine, "boot": boot}})
+def test_one_kernel_is_one_machine_and_a_copied_machine_id_is_refused_too() -> None:
+    def found(*ids: tuple[str, str]) -> list[tuple[str, ...]]:
+        return [one.hosts for one in same(dict(zip("abcd", ids, strict=False)))]
 
-    copied = distinct([host("a", "1", "x"), host("b", "1", "y"), host("c", "2", "y")])
-    machines = [one.details.get("machine", one.machine_id) for one in copied]
-    assert len(set(machines)) == 3 and machines[2] == "2"
-    with pytest.raises(MachineError, match="it is the same machine as a"):
-        distinct([host("a", "1", "x"), host("b", "1", "x")])
+    assert found(("1", "x"), ("2", "y")) == []
+    assert found(("1", "x"), ("2", "x"), ("3", "z")) == [("a", "b")]
+    assert found(("1", "x"), ("1", "x")) == [("a", "b")]
+    assert found(("1", "x"), ("2", "y"), ("1", "z")) == [("a", "c")]
+    assert found(("1", "x"), ("1", "x"), ("1", "z")) == [("a", "b"), ("a", "b", "c")]
 
 
 def test_another_version_is_refused(
