@@ -49,6 +49,8 @@ class Result:
 
 
 def _message(error: Exception) -> str:
+    if isinstance(error, EOFError):
+        return "the other end has closed the connection, or it is cut"
     return str(error) or type(error).__name__
 
 

@@ -12,7 +12,6 @@ import platform
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from lab import __version__
 from lab.errors import FreezelabError
 from lab.process import runner
+from lab.session.paths import home
+from lab.session.work_folders import left, made_work_folder, work_folder
 
 if TYPE_CHECKING:
     from lab.core.plan import Plan
@@ -35,12 +36,14 @@ FREEZELAB: tuple[str, ...] = (sys.executable, "-P", "-c", "from lab.cli.entry im
 """The command of the child. Not `python -m`, which puts the current folder and a `lab` in it first."""
 
 _LOOK_S = 0.5
-_STALE_S = 2 * 86400.0  # a run writes to its folder at every cell
 _PACK_S = 300.0
 _LAB = Path(__file__).resolve().parents[1]
 
 children: dict[str, set[int]] = {}
 """The process ids of the children of each run over hosts, by its id."""
+
+received: set[str] = set()
+"""The runs over hosts whose playbooks are here."""
 
 
 def versions() -> dict[str, str]:
@@ -68,12 +71,11 @@ def about() -> dict[str, Any]:
 def receive(run: str, packed: bytes) -> None:
     """Unpack a playbook's folder for the run over hosts with this id. Those that lost runs have left are
     removed."""
-    folder = _place(run) / "playbook"
-    folder.mkdir(parents=True)
-    for old in _place("*").parent.glob(_place("*").name):
-        with contextlib.suppress(OSError):
-            if time.time() - old.stat().st_mtime > _STALE_S:
-                shutil.rmtree(old)
+    for old in left(home()):
+        shutil.rmtree(old, ignore_errors=True)
+    folder = made_work_folder(run) / "playbook"
+    folder.mkdir()
+    received.add(run)
     archive = folder.with_suffix(".tar.gz")
     archive.write_bytes(packed)
     unpack(archive, folder)
@@ -96,7 +98,7 @@ def obstacles(
         return in_a_line(found[0]) if found else ""
 
     try:
-        plan = with_counts(load(_place(run) / "playbook" / playbook), counts[0], counts[1])
+        plan = with_counts(load(work_folder(run) / "playbook" / playbook), counts[0], counts[1])
     except FreezelabError as error:
         return [in_a_line(error)] * len(batches)
     if not lacking(plan):
@@ -113,26 +115,34 @@ def run_cells(
     Returns `status`, the child's exit status, negative for a signal; `said`, the end of what it wrote to
     stderr; `packed`, its run folder as a tar.gz, b"" when there is none; `why`, why there is none.
     """
-    said = _place(run) / f"{part}.log"
-    words = ["run", str(_place(run) / "playbook" / playbook), "--run-id", part, "--quiet", *options]
+    said = work_folder(run) / f"{part}.log"
+    words = ["run", str(work_folder(run) / "playbook" / playbook), "--run-id", part, "--quiet", *options]
     for cell in cells:
         words += ["--cell", cell]
+    env = runner.environment(PYTHONPATH=str(_LAB.parent))
     with said.open("wb") as errors:
         child = runner.start(
             [*FREEZELAB, *words],
             stderr=errors.fileno(),
-            env=runner.environment(PYTHONPATH=str(_LAB.parent)),
+            env=env,
             parent_death=signal.SIGTERM,
         )
         children.setdefault(run, set()).add(child.pid)
+        abandoned = False
         try:
             while not child.wait(_LOOK_S):
-                if _is_abandoned():
+                if abandoned := _is_abandoned():
                     os.kill(child.pid, signal.SIGTERM)
                     child.wait(CLEAN_UP_S)
         finally:
             children[run].discard(child.pid)
             child.stop(CLEAN_UP_S)
+    if child.status == -signal.SIGKILL:  # its guests are resumed in time, but not removed
+        with contextlib.suppress(FreezelabError):
+            runner.run([*FREEZELAB, "recover"], CLEAN_UP_S, env=env)
+    if abandoned:
+        forget(run)
+        return {"status": child.status, "said": "", "packed": b"", "why": "nobody waited for it"}
     packed, why = _packed(part)
     return {"status": child.status, "said": _end_of(said), "packed": packed, "why": why}
 
@@ -149,10 +159,9 @@ def end(run: str) -> int:
 def forget(run: str, parts: Sequence[str] | None = None) -> None:
     """Remove the run folders of parts that have arrived at the controller; with None the playbook and all
     else of a run over hosts."""
-    from lab.session.paths import home
-
     if parts is None:
-        shutil.rmtree(_place(run), ignore_errors=True)
+        shutil.rmtree(work_folder(run), ignore_errors=True)
+        received.discard(run)
     for part in parts or ():
         shutil.rmtree(home() / "runs" / part, ignore_errors=True)
 
@@ -167,16 +176,8 @@ def pack(folder: Path, name: str, archive: Path) -> None:
     runner.run(["tar", "-C", str(folder), "-czf", str(archive), name], _PACK_S)
 
 
-def _place(run: str) -> Path:
-    """The folder of a run over hosts on this host. Its name is left out where runs are listed."""
-    from lab.session.paths import home
-
-    return home() / "runs" / f".of-{run}"
-
-
 def _packed(part: str) -> tuple[bytes, str]:
     from lab.record import EVENTS
-    from lab.session.paths import home
 
     runs = home() / "runs"
     if not (runs / part / EVENTS).is_file():

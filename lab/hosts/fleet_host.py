@@ -12,13 +12,15 @@ import json
 import shlex
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from paramiko import SSHException
 
 from lab.core.clock import Interval
 from lab.core.offsets import Sample, offset_at
-from lab.errors import FreezelabError, MachineError
+from lab.errors import FreezelabError, GuestError, MachineError
 from lab.guest.client import ChannelLines
 from lab.hosts.hosts_file import HostEntry
 from lab.hosts.link import SshLink, clock_readings, offset_point
@@ -29,15 +31,35 @@ from lab.threads import Worker
 
 KEEP_S = SILENT_S / 4
 SEND_S, FETCH_S = 120.0, 120.0
+RUNNING_S = 10
+"""How long a connection that asks for a record waits for the child's end."""
+
 _FOR_EVER_S = 1e6
-_RUNS = '"${FREEZELAB_HOME:-${XDG_STATE_HOME:-$HOME/.local/state}/freezelab}"/runs'
+_RUNS = 'r="${FREEZELAB_HOME:-${XDG_STATE_HOME:-$HOME/.local/state}/freezelab}/runs"'
+_RUNNING = "running"
+
+_CHILD = """mkdir -m 700 "$d" && echo $$ >"$d/.pid" || exit; trap 'rm -rf "$d"' EXIT
+timeout {send} head -c {size} | tar -C "$d" --no-same-owner -xzf - || exit
+exec 3<&0
+{child} <&3 3<&- &
+echo $! >"$d/.child"; exec 3<&-; wait $!; s=$?
+if [ $s -eq 137 ]; then ({recover}) >/dev/null 2>&1 </dev/null; fi
+exit $s"""
+"""Takes the playbook and runs the child. The shell stays, to remove the playbook, and what is left by a child
+that is killed (128 + SIGKILL)."""
+
+_END = 'kill -TERM $(cat "$d/.child")'
+_RECORD = """{end}n=0; while [ -e "$d" ] && kill -0 $(cat "$d/.pid") 2>/dev/null; do
+n=$((n+1)); [ $n -le {most} ] || {{ echo {running}; exit; }}; sleep 0.2; done
+if [ -f "$r/{run}/{events}" ]; then tar -C "$r" -czf - {run} | base64 -w0; fi; rm -rf "$d"
+"""
 
 
 class FleetHost:
     """A host.
 
     run: the id of the child's run. about: what the child says of its host; {} until then. ready: the cycles
-    for which the child has been ready. over: the child has ended, or the link is cut. cut: it is cut, or was.
+    for which the child has been ready. over: no child runs there, or the link is cut. cut: it is cut, or was.
     """
 
     def __init__(self, entry: HostEntry, run: str, clock: HostClock) -> None:
@@ -46,13 +68,12 @@ class FleetHost:
         self._orders, self._readings = SshLink(entry, clock), SshLink(entry, clock)
         self._stack = ExitStack()
         self.about: dict[str, str] = {}
-        self.ready, self.over, self.cut = 0, False, False
+        self.ready, self.over, self.cut = 0, True, False
         self.status: int | None = None
-        self.last_line = ""
-        self._place = ""
+        self.last_line = self._runs = ""
         self._samples: list[Sample] = []
         self._keeping = threading.Event()
-        self._lock = threading.Lock()
+        self._lock, self._reading = threading.Lock(), threading.Lock()
 
     def connect(self) -> None:
         """FreezelabError when the host is not reached."""
@@ -67,15 +88,40 @@ class FleetHost:
 
     def start(self, packed: bytes, playbook: str, options: Sequence[str]) -> None:
         """Start the child. packed: the playbook's folder as a tar.gz. playbook: the file in it."""
-        there = "umask 077; d=$(mktemp -d) && tar -C $d --no-same-owner -xzf - && echo $d"
-        self._place = self._orders.shell(f"sh -c {shlex.quote(there)}", SEND_S, packed).strip()
+        state = f"export FREEZELAB_HOME={shlex.quote(self.entry.state)}; " if self.entry.state else ""
+        find = f'{state}{_RUNS}; mkdir -p "$r" && cd "$r" && pwd'
+        self._runs = self._orders.shell(f"exec sh -c {shlex.quote(find)}", SEND_S).strip()
         words = ["run", f"{self._place}/{playbook}", "--cell", self.name, "--run-id", self.run, "--agreed"]
-        command = self.entry.command([*words, "--quiet", *options])
-        step = f"echo $$ >{self._place}/.pid; {command}"
-        self._child = self._orders.channel(f"exec sh -c {shlex.quote(step)}")
+        child = self.entry.command([*words, "--quiet", *options])
+        recover = self.entry.command(["recover"])
+        steps = _CHILD.format(child=child, recover=recover, send=round(SEND_S), size=len(packed))
+        self._child = self._orders.channel(self._there(steps))
         self._child.set_combine_stderr(True)
+        self._child.settimeout(SEND_S)
+        with self._lost():
+            self._child.sendall(packed)
+        self.over = False
         for work in (self._listen, self._keep):
             Worker(target=work, name=f"fleet-{self.name}", daemon=True).start()
+
+    @property
+    def _place(self) -> str:
+        """The folder of the playbook there. `recover` removes it when the process in its .pid has ended."""
+        return f"{self._runs}/.of-{self.run}"
+
+    def _there(self, steps: str) -> str:
+        """Steps of a shell there. $r: the folder of runs. $d: that of the playbook."""
+        known = f"r={shlex.quote(self._runs)}; d={shlex.quote(self._place)}"
+        return f"exec sh -c {shlex.quote(f'{known}; {steps}')}"
+
+    @contextmanager
+    def _lost(self) -> Iterator[None]:
+        """Raise the connection's end as a GuestError."""
+        try:
+            yield
+        except (OSError, EOFError, SSHException) as error:
+            what = "the connection was lost while the playbook was sent"
+            raise GuestError(what, where=f"host {self.name}") from error
 
     def _listen(self) -> None:
         lines = ChannelLines(self._child)
@@ -94,6 +140,7 @@ class FleetHost:
             self.cut = not self._orders.is_open
             if not self.cut:
                 self.status = self._child.recv_exit_status()
+                self.cut = self.status < 0
             self.over = True
 
     def _keep(self) -> None:
@@ -109,7 +156,12 @@ class FleetHost:
 
     def read_clock(self) -> None:
         """Measure how far its clocks are from this machine's. FreezelabError when it does not answer."""
-        self._samples.append(offset_point(clock_readings(self._probe), self.name).raw)
+        if not self._reading.acquire(blocking=False):  # one that was given up, on a link that is cut
+            raise MachineError("its clock is being read", where=f"host {self.name}")
+        try:
+            self._samples.append(offset_point(clock_readings(self._probe), self.name).raw)
+        finally:
+            self._reading.release()
 
     def ahead_ns(self, at_raw_ns: int) -> Interval | None:
         """Its MONOTONIC_RAW minus this machine's at an instant of the latter, by all readings."""
@@ -136,33 +188,31 @@ class FleetHost:
         if self.over:
             return
         with suppress(FreezelabError):
-            self._orders.shell(f"kill -TERM $(cat {self._place}/.pid)", 10)
+            self._orders.shell(self._there(_END), 10)
 
-    def forget(self) -> None:
-        """Remove the playbook's folder there, of a child that has not begun."""
-        with suppress(FreezelabError):
-            self._orders.shell(f"rm -rf {self._place or '/nowhere'}", 10)
-
-    def fetch(self, folder: Path) -> Path:
-        """Bring the child's record into `folder`, also over a new connection, when the child has ended. The
-        path of a tar.gz. FreezelabError when there is none, or the host is not reached."""
-        state = f"export FREEZELAB_HOME={shlex.quote(self.entry.state)}; " if self.entry.state else ""
-        ended = f"while kill -0 $(cat {self._place}/.pid) 2>/dev/null; do sleep 0.2; done; "
-        made = (
-            f"if [ -f {_RUNS}/{self.run}/{EVENTS} ]; then tar -C {_RUNS} -czf - {self.run} | base64 -w0; fi"
-        )
-        packed = f"{state}{ended}{made}; rm -rf {self._place}"
+    @contextmanager
+    def record(self, folder: Path, *, end: bool) -> Iterator[Path | None]:
+        """The child's record, brought into `folder` over a new connection: a tar.gz; None while the child
+        runs. At the end of the block it is removed there. end: have the child end. GuestError when the host
+        is not reached, MachineError when there is no record."""
+        most, told = RUNNING_S * 5, f"{_END}; " if end else ""
+        command = _RECORD.format(end=told, most=most, running=_RUNNING, run=self.run, events=EVENTS)
         with SshLink(self.entry, self._clock) as link:
-            data = link.shell(f"sh -c {shlex.quote(packed)}", FETCH_S)
-        path = folder / f"{self.run}.tar.gz"
-        try:
-            path.write_bytes(base64.b64decode(data, validate=True))
-        except binascii.Error as error:
-            raise MachineError("its record did not arrive", where=f"host {self.name}") from error
-        if not path.stat().st_size:
-            path.unlink()
-            raise MachineError(f"it made no record: {self.last_line}", where=f"host {self.name}")
-        return path
+            data = link.shell(self._there(command), FETCH_S).strip()
+            if data == _RUNNING:
+                yield None
+                return
+            path = folder / f"{self.run}.tar.gz"
+            try:
+                path.write_bytes(base64.b64decode(data, validate=True))
+            except binascii.Error as error:
+                raise MachineError("its record did not arrive", where=f"host {self.name}") from error
+            if not path.stat().st_size:
+                path.unlink()
+                raise MachineError(f"it made no record: {self.last_line}", where=f"host {self.name}")
+            yield path
+            with suppress(FreezelabError):
+                link.shell(self._there(f'rm -rf "$r/{self.run}"'), 10)
 
 
 def _read(told: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ each host, and makes one record of the children's. docs/hosts.md has what is bui
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from lab.core.history import Host, StopCalled
 from lab.core.plan import Plan
 from lab.core.quantities import format_between, format_interval
 from lab.core.units import NS_PER_MS
-from lab.errors import FreezelabError, Interrupted, MachineError, UsageError
+from lab.errors import FreezelabError, GuestError, Interrupted, MachineError, UsageError
 from lab.hosts import cell_task
 from lab.hosts.cell_task import in_a_line
 from lab.hosts.fleet_host import FleetHost
@@ -103,25 +104,30 @@ class FleetRun:
         """See perform()."""
         interrupted: Interrupted | None = None
         try:
-            self._on_all(FleetHost.connect)
-            folder, words = packed(self._options.playbook.parent), self._options.words
-            self._on_all(lambda host: host.start(folder, self._options.playbook.name, words))
-            self.admit()
             try:
+                self._begin()
                 for number in range(1, self._options.cycles + 1):
                     if not self._cycle(number):
                         break
                 self._until(lambda: all(host.over for host in self._hosts))
-            except Interrupted as error:
-                interrupted = error
+            except FreezelabError as error:
                 with shield():
                     self._stop()
-            with shield():
-                return self._judged(interrupted)
+                if not isinstance(error, Interrupted) or not self._machines:
+                    raise
+                interrupted = error
+            return self._judged(interrupted)
         finally:
             with shield():
                 for host in self._hosts:
                     host.close()
+
+    def _begin(self) -> None:
+        """Start the children, and let them begin."""
+        self._on_all(FleetHost.connect)
+        folder, words = packed(self._options.playbook.parent), self._options.words
+        self._on_all(lambda host: host.start(folder, self._options.playbook.name, words))
+        self.admit()
 
     def _on_all(self, do: Callable[[FleetHost], Made]) -> list[Made]:
         """The result for each host, side by side."""
@@ -131,20 +137,16 @@ class FleetRun:
         """Let the children begin. MachineError when their hosts cannot run the playbook together."""
         self._until(lambda: all(host.over or host.about for host in self._hosts))
         here = identity()
-        try:
-            for host in self._hosts:
-                if not host.about:
-                    what = f"freezelab did not begin there: {host.last_line or f'exit status {host.status}'}"
-                    raise MachineError(what, where=f"host {host.name}")
-                for what in ("freezelab", "the record"):
-                    there = host.about.get(what, "")
-                    check_version(what, there, here[what], f"host {host.name}")
-            self._machines = distinct(
-                [WorkerHost(host.name, host.name, {"machine": host.about}) for host in self._hosts]
-            )
-        except MachineError:
-            self._on_all(FleetHost.forget)
-            raise
+        for host in self._hosts:
+            if not host.about:
+                what = f"freezelab did not begin there: {host.last_line or f'exit status {host.status}'}"
+                raise MachineError(what, where=f"host {host.name}")
+            for what in ("freezelab", "the record"):
+                there = host.about.get(what, "")
+                check_version(what, there, here[what], f"host {host.name}")
+        self._machines = distinct(
+            [WorkerHost(host.name, host.name, {"machine": host.about}) for host in self._hosts]
+        )
         for host in self._hosts:
             host.go()
 
@@ -192,35 +194,62 @@ class FleetRun:
         return [host for host in hosts if host in done]
 
     def _stop(self) -> None:
+        """End the children that run."""
+        if all(host.over for host in self._hosts):
+            return
         self._view.note("ending the children on all hosts")
         self._on_all(FleetHost.stop)
         until = time.monotonic() + STOP_S
         self._until(lambda: all(host.over for host in self._hosts) or time.monotonic() > until)
 
     def _judged(self, interrupted: Interrupted | None) -> tuple[Run, Path]:
-        parts, until = paths.made(folder_of(self._id) / "parts"), time.monotonic() + BACK_S
-        histories = self._on_all(lambda host: self._history(host, parts, until))
-        stops = self._stops(histories)
-        histories = [self._of_host(*each, stops) for each in zip(histories, self._hosts, strict=True)]
-        return finished(histories, self._plan, self._id, interrupted)
+        parts = paths.made(folder_of(self._id) / "parts")
+        found: dict[str, History | str] = {}
+        hurry = threading.Event()
+        if interrupted:
+            hurry.set()
+        try:
+            together(self._hosts, lambda host: self._bring(host, parts, found, hurry), hurry.set, AT_ONCE)
+        except Interrupted as error:
+            interrupted = error
+        with shield():
+            histories = []
+            for host in self._hosts:
+                history = found.get(host.name, "it was not asked for its record")
+                histories.append(
+                    self._missing(host, parts / host.run, history) if isinstance(history, str) else history
+                )
+            stops = self._stops(histories)
+            histories = [self._of_host(*each, stops) for each in zip(histories, self._hosts, strict=True)]
+            return finished(histories, self._plan, self._id, interrupted)
 
-    def _history(self, host: FleetHost, folder: Path, until: float) -> History:
-        """The history that the host's child has made, brought here."""
+    def _bring(
+        self, host: FleetHost, folder: Path, found: dict[str, History | str], hurry: threading.Event
+    ) -> None:
+        """Put the history that the host's child has made into `found`, or why there is none. A link that is
+        cut is waited for, unless there is a hurry."""
+        until = time.monotonic() + BACK_S
         if host.cut:
-            self._view.note(f"{host.name}: cut off; its guests are resumed by what is there")
-        why: FreezelabError | None = None
+            wait = "" if hurry.is_set() else f"; waiting up to {BACK_S:.0f} s for its link, for the record"
+            self._view.note(f"{host.name}: cut off; its guests are resumed by what is there{wait}")
         while True:
             try:
-                archive = host.fetch(folder)
-                cell_task.unpack(archive, folder)
-                archive.unlink()
-                return read_history(folder / host.run)
+                with host.record(folder, end=hurry.is_set()) as archive:
+                    if archive is not None:
+                        cell_task.unpack(archive, folder)
+                        archive.unlink()
+                        found[host.name] = read_history(folder / host.run)
+                        return
+                until, why = time.monotonic() + BACK_S, "its run has not ended"
+            except GuestError as error:
+                host.cut, why = True, in_a_line(error)
             except FreezelabError as error:
-                why = error
-            if not host.cut or time.monotonic() > until:
-                break
-            time.sleep(_AGAIN_S)
-        return self._missing(host, folder / host.run, in_a_line(why))
+                found[host.name] = in_a_line(error)
+                return
+            if hurry.is_set() or time.monotonic() > until:
+                found[host.name] = why
+                return
+            hurry.wait(_AGAIN_S)
 
     def _missing(self, host: FleetHost, folder: Path, why: str) -> History:
         """A record of a host of which there is none."""

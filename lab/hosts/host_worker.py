@@ -8,14 +8,17 @@ worker has its cells resume and remove their guests, and ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
-import tempfile
+import shutil
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 from lab.errors import MachineError, UsageError
 from lab.hosts import cell_task
 from lab.hosts.cluster import RESOURCE, imported
+from lab.session.work_folders import made_work_folder
 
 SILENCE_S = 60.0
 """Seconds without a line after which the controller is given up."""
@@ -41,7 +44,7 @@ async def _served(distributed: Any, order: dict[str, Any], orders: int, answers:
 
     # The profiler would look a hundred times a second, beside guests that are measured.
     quiet = {"distributed.worker.profile.enabled": False, "distributed.worker.http.routes": []}
-    with tempfile.TemporaryDirectory(prefix="freezelab-worker-") as folder, dask.config.set(quiet):
+    with _folder() as folder, dask.config.set(quiet):
         worker = distributed.Worker(
             order["scheduler"],
             name=order["name"],
@@ -66,6 +69,18 @@ async def _served(distributed: Any, order: dict[str, Any], orders: int, answers:
         finally:
             await _end_cells()
             await worker.close()
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[str]:
+    """A folder for Dask. At the end it is removed, and the playbooks that the worker was sent as well."""
+    folder = made_work_folder(f"worker-{os.getpid()}")
+    try:
+        yield str(folder)
+    finally:
+        for run in list(cell_task.received):
+            cell_task.forget(run)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _heard(worker: Any, orders: int) -> None:

@@ -6,7 +6,7 @@ A host's key has to be known already, and a link that is cut is noticed after LO
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from statistics import median_low
 from typing import Self, TypeVar
 
@@ -98,8 +98,14 @@ class SshLink:
     @contextmanager
     def probe(self) -> Iterator[GuestProbe]:
         """What reads the host's clocks, over this connection, which it ends."""
-        with as_host(self.entry.name), GuestProbe(self.entry.name, self.connection) as probe:
-            probe.rest()
+        with as_host(self.entry.name), ExitStack() as stack:
+            try:
+                probe = stack.enter_context(GuestProbe(self.entry.name, self.connection))
+                probe.rest()
+            except GuestError as error:
+                if self.is_open:
+                    raise
+                raise GuestError("the connection was lost", where=f"host {self.entry.name}") from error
             yield probe
 
     def shell(self, command: str, timeout_s: float, stdin: bytes = b"") -> str:

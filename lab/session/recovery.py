@@ -17,7 +17,7 @@ from lab.image import staging
 from lab.image.store import default_cache
 from lab.process.clock import HostClock
 from lab.record.journal import is_written
-from lab.session import kept_guests
+from lab.session import kept_guests, work_folders
 from lab.session.paths import home
 
 
@@ -79,6 +79,9 @@ def clear(hypervisor: LibvirtHypervisor, state: Path) -> Iterator[str]:
         yield f"removed {folder}"
     for tap in taps.remove_all(state, but=alive):
         yield f"removed tap {tap.name} of {tap.what}"
+    for folder in work_folders.left(state):
+        shutil.rmtree(folder, ignore_errors=True)
+        yield f"removed {folder}"
     if alive:
         return  # what follows has no run's name on it
     if logs := hypervisor.drop_logs():

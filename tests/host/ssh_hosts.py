@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import queue
+import random
 import select
 import shlex
 import shutil
@@ -41,9 +42,14 @@ READY_S, LOOK_S = 30.0, 0.1
 
 INSIDE = """
 set -e
-folder=$1 sshd=$2
+folder=$1 sshd=$2 lab=${1%/*}
 mount -t tmpfs none /run
-mkdir -p /run/sshd /run/lock
+mkdir -p /run/sshd /run/lock /run/lab
+# A /tmp of its own, in which the lab's folder stays where it is.
+mount --bind "$lab" /run/lab
+mount -t tmpfs -o mode=1777 none /tmp
+mkdir -p "$lab"
+mount --move /run/lab "$lab"
 mount --bind "$folder/machine-id" /etc/machine-id
 mount --bind "$folder/boot-id" /proc/sys/kernel/random/boot_id
 mount --bind "$folder/passwd" /etc/passwd
@@ -113,10 +119,10 @@ def tap_in(process: int, name: str) -> int:
 
 class HostWire:
     """Moves frames between two taps, which are its own. there_s, back_s: the delay of each way. is_cut: all
-    are dropped."""
+    are dropped. loss: the share that is dropped, 0 to 1."""
 
     def __init__(self, near: int, far: int) -> None:
-        self.there_s = self.back_s = 0.0
+        self.there_s = self.back_s = self.loss = 0.0
         self.is_cut = self._over = False
         self._taps = (near, far)
         self._threads: list[threading.Thread] = []
@@ -144,7 +150,7 @@ class HostWire:
                 if not select.select([tap], [], [], LOOK_S)[0]:
                     continue
                 frame = os.read(tap, 1 << 16)
-                if not self.is_cut:
+                if not self.is_cut and random.random() >= self.loss:
                     waiting.put((time.monotonic() + delay(), frame))
         waiting.put((0.0, b""))
 
@@ -174,6 +180,11 @@ class NamespaceHost:
     def state(self) -> Path:
         """Its FREEZELAB_HOME."""
         return self.folder / "state"
+
+    @property
+    def tmp(self) -> Path:
+        """Its /tmp."""
+        return Path(f"/proc/{self.process.pid}/root/tmp")
 
     def cut_in_a_command(self) -> None:
         """Cut its link as soon as the controller has started a command there."""
