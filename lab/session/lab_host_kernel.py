@@ -14,6 +14,9 @@ from lab.session.paths import made
 KERNELS = "/usr/lib/freezelab/kernels"
 """In the image: a folder for each kernel, by its release, with vmlinuz and initrd."""
 
+NEWER = "labhost-newer"
+"""The image with a third kernel."""
+
 _READ_S = 60.0
 
 
@@ -23,10 +26,11 @@ def with_kernel(image: Image, release: str) -> Image:
     known = _names(image)
     found = [name for name in known if name == release or name.startswith(f"{release}.")]
     if not found:
+        other = "" if image.name == NEWER else f"; --image {NEWER} has another"
         raise UsageError(
             f"image {image.name} has no kernel {release!r}",
             where="--kernel",
-            hint=f"known: {', '.join(known)}",
+            hint=f"known: {', '.join(known)}{other}",
         )
     name = found[-1]
     folder = made(default_cache() / "labhost") / f"kernel-{image.label}-{name}"

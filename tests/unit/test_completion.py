@@ -93,6 +93,7 @@ def test_bash_is_offered_what_is_there(offers: Offers, tmp_path: Path) -> None:
         "debian-generic",
         "debian-testing",
         "labhost",
+        "labhost-newer",
     ]
     alone = offers("up", "--resync", "")
     assert {"none", "chrony-phc"} <= set(alone)

@@ -51,4 +51,6 @@ def test_a_kernel_is_found_by_the_numbers_of_its_release(image: Image, asked: st
 def test_a_kernel_that_is_not_there_is_refused_with_those_that_are(image: Image, asked: str) -> None:
     with pytest.raises(UsageError, match="has no kernel") as refused:
         with_kernel(image, asked)
-    assert str(refused.value.hint) == f"known: {RELEASES[1]}, {RELEASES[2]}, {RELEASES[0]}"
+    assert str(refused.value.hint) == (
+        f"known: {RELEASES[1]}, {RELEASES[2]}, {RELEASES[0]}; --image labhost-newer has another"
+    )
