@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lab.core.plan import Plan
+    from lab.session.lab_host_shell import LabHostShell
 
 lab_host = Commands(no_args_is_help=True, help="Real KVM in a lab host, a guest of this machine.")
 
@@ -36,6 +37,12 @@ def up(
     kernel: Annotated[
         str, typer.Option(metavar="RELEASE", help="Its kernel: 6.12 instead of its image's first, 6.1.")
     ] = "",
+    image: Annotated[
+        str, typer.Option(metavar="IMAGE", help="Its image; labhost-newer has a third kernel.")
+    ] = "labhost",
+    emulator: Annotated[
+        str, typer.Option(metavar="QEMU", help="The QEMU that runs it, as in playbooks: trixie.")
+    ] = "system",
     quiet: Quiet = False,
 ) -> None:
     """Start the lab host, which is kept until `labhost down`."""
@@ -44,7 +51,7 @@ def up(
     from lab.session.paths import home
 
     request, boot_s = accelerator_request(accelerator), boot_seconds(boot)
-    options = session.LabHostOptions(memory, vcpus, request, boot_s, golden, reserve, kernel)
+    options = session.LabHostOptions(memory, vcpus, request, boot_s, golden, reserve, kernel, image, emulator)
     guest = session.up(home(), options, partial(view_for, quiet=quiet))
     typer.echo(f"{session.described(guest)}; freezelab labhost down removes it\n{guest.login}")
 
@@ -83,25 +90,36 @@ def run_tests(
         list[str] | None, typer.Argument(metavar="ARGS", help="Arguments of pytest.  [default: tests/guest]")
     ] = None,
 ) -> None:
-    """Run freezelab's own tests in the lab host, started if there is none; the exit code is pytest's."""
+    """Run freezelab's own tests in the lab host, file by file; it is started if there is none.
+
+    A lab host that fails is started again. Exit code 1: a test has failed; 4: a file could not be run."""
     from lab.cli.views import view_for
-    from lab.process.replacement import become
+    from lab.session import kept_guests, lab_host_tests
     from lab.session import lab_host as session
-    from lab.session import lab_host_run
+    from lab.session.lab_host_code import clone
     from lab.session.paths import home
 
-    if not session.exists(home()):
-        session.up(home(), session.LabHostOptions(), partial(view_for, quiet=False))
+    def start() -> LabHostShell:
+        if session.exists(home()):
+            for _ in kept_guests.down(home(), [session.known(home()).name]):
+                pass
+        return session.shell_of(session.up(home(), session.LabHostOptions(), partial(view_for, quiet=False)))
+
+    files, options = lab_host_tests.files_of(arguments or [], clone())
+    shell = session.shell_of(session.find(home())) if session.exists(home()) else start()
     with Signals():
-        argv = lab_host_run.tests(home(), arguments or ["tests/guest"])
-    become(argv)
+        tested = lab_host_tests.LabHostTests(shell, start, typer.echo).run(files, options)
+    typer.echo("")
+    for one in tested:
+        typer.echo(str(one))
+    raise typer.Exit(lab_host_tests.exit_code(tested))
 
 
 def check_on(name: str | None, command: str | None) -> None:
     """UsageError when `--on NAME` does not go with a command."""
     if name is None:
         return
-    from lab.session.lab_host import NAME
+    from lab.session.lab_host_shell import NAME
 
     if name != NAME:
         raise UsageError(f"nothing is run on {name!r}", where="--on", hint=f"known: {NAME}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -56,7 +57,8 @@ from lab.session.guest_setup import HOST_IN_GUEST, most_ns
 from lab.session.host_kernel_plan import check_plan
 from lab.session.images import images_for
 from lab.session.kept_guests import KeptGuest
-from lab.session.lab_host import LabHostShell
+from lab.session.lab_host_code import CODE, PACKAGES
+from lab.session.lab_host_shell import PLACE, RUNNING, LabHostShell
 from lab.session.run import RunOptions, recorded, verdict
 from lab.session.settings import free_port, lab_key
 from lab.session.signals import Teardown
@@ -68,7 +70,7 @@ MAC = "52:54:00:11:22:33"
 """The guest's MAC address, the same for all: the user-mode network remembers whose address it is."""
 
 _KEEPER = (
-    f"cd {lab_host.CODE} && PYTHONPATH={lab_host.CODE}:{lab_host.PACKAGES} PYTHONDONTWRITEBYTECODE=1 "
+    f"cd {CODE} && PYTHONPATH={CODE}:{PACKAGES} PYTHONDONTWRITEBYTECODE=1 "
     "python3 -m lab.hypervisor.kexec.keeper"
 )
 _BOOT_S, _COMMAND_S, _BACK_S, _AGAIN_S, _MONITOR_S = 600.0, 180.0, 600.0, 1.0, 10.0
@@ -137,7 +139,7 @@ class KernelRun:
     def check(self) -> None:
         """Refused, with the reason, when the lab host's kernel cannot be replaced under the guest. Changes
         nothing."""
-        if self._shell.run(lab_host.RUNNING).strip():
+        if self._shell.run(RUNNING).strip():
             raise Refused("a run goes on in it", where="lab host", hint="wait for its end")
         self._view.phase("check")
         for release in dict.fromkeys(self._spec.kernels):
@@ -215,7 +217,7 @@ class KernelRun:
             authorized_keys=[self._public],
             network=network,
         )
-        there = f"{lab_host.PLACE}/seed"
+        there = f"{PLACE}/seed"
         kept = {
             "name": spec.name,
             "image": f"{lab_host.IMAGES}/{self._image.label}",
@@ -324,6 +326,9 @@ class KernelRun:
                     monitor.execute("human-monitor-command", _MONITOR_S, **{"command-line": line})
                 ).strip()
 
+        left = rf"HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)\s+{re.escape(ADDRESS)}\s+22\b"
+        for old in re.findall(left, ask("info usernet")):  # by a controller that was killed
+            ask(f"hostfwd_remove lab0 tcp:127.0.0.1:{old}")
         if why := ask(f"hostfwd_add {rule}-{ADDRESS}:22"):
             raise MachineError(why, where=f"TCP port {port}")
         self._stack.callback(ask, f"hostfwd_remove {rule}")
@@ -346,7 +351,7 @@ class KernelRun:
     def _ask(self, *words: str, stdin: bytes = b"") -> str:
         """Run the keeper in the lab host; its output. Refused or HypervisorError with its reason."""
         command = " ".join((_KEEPER, *words))
-        there = f"{lab_host.PLACE}/asked"
+        there = f"{PLACE}/asked"
         if stdin:
             self._send(stdin, f"cat >{there}")
         answer = self._shell.run(f"{command} <{there if stdin else '/dev/null'} 2>&1 || true", _COMMAND_S)

@@ -11,7 +11,7 @@ from pathlib import Path
 from lab.core.mechanism import ResyncMechanism
 from lab.core.method import FreezeMethod
 from lab.core.patch import HoldPatch
-from lab.core.plan import Cell, CycleSpec, Depth, Expectations, GuestSpec, Plan
+from lab.core.plan import SYSTEM, Cell, CycleSpec, Depth, Expectations, GuestSpec, Plan
 from lab.core.units import NS_PER_S
 from lab.errors import MachineError, Refused, UsageError
 from lab.hypervisor.accelerators import AcceleratorRequest
@@ -39,8 +39,8 @@ def _as_it_is(image: Image) -> Image:
 class UpOptions:
     """Options of `up`. memory: in the form of playbooks. boot_s: None is the accelerator's default. nested:
     the guest can run guests on KVM itself. furnishing: None: it is booted, and does not start from a golden
-    state. kernel_options: further ones of the guest's kernel. booting: of its image, the one with the kernel
-    that it boots."""
+    state. emulator: as in playbooks. kernel_options: further ones of the guest's kernel. booting: of its
+    image, the one with the kernel that it boots."""
 
     name: str
     memory: str = "512MiB"
@@ -51,6 +51,7 @@ class UpOptions:
     boot_s: int | None = None
     nested: bool = False
     furnishing: Furnishing | None = None
+    emulator: str = SYSTEM
     kernel_options: tuple[str, ...] = ()
     booting: Callable[[Image], Image] = _as_it_is
 
@@ -60,6 +61,7 @@ def up(home: Path, options: UpOptions, views: Views) -> KeptGuest:
     spec = GuestSpec(
         *(options.name, options.image, options.vcpus, memory_option(options.memory)),
         kernel_options=options.kernel_options,
+        emulator=options.emulator,
     )
     plan = plan_without_freeze("up", spec, _mechanism(options.resync))
     if any(guest.name == spec.name for guest in read_all(home)):

@@ -8,17 +8,16 @@ the Python packages of requirements.lock, and images of guests, which are built 
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 import sys
-import tarfile
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.core.plan import SYSTEM
 from lab.core.units import format_size, parse_size
-from lab.errors import GuestError, Refused, UsageError
+from lab.errors import Refused, UsageError
 from lab.guest.address import Address
 from lab.hypervisor.accelerators import AcceleratorRequest
 from lab.hypervisor.domain import Accelerator
@@ -29,18 +28,17 @@ from lab.session import kept_guests
 from lab.session.kept_guest_start import UpOptions
 from lab.session.kept_guest_start import up as start_guest
 from lab.session.kept_guests import KeptGuest
+from lab.session.lab_host_code import PACKAGES, clone, send_code
 from lab.session.lab_host_kernel import with_kernel
-from lab.session.paths import CLONE, RECIPES, made
+from lab.session.lab_host_shell import NAME, PLACE, LabHostShell
+from lab.session.paths import RECIPES, made
 from lab.session.settings import Furnishing, memory_option
 from lab.session.signals import shield
 from lab.session.views import Views
 
-NAME = IMAGE = "labhost"
+IMAGE = "labhost"
 GUEST_IMAGE = "debian"
 """The image that is sent to every lab host: that of the shipped playbooks."""
-
-PLACE = "/srv/freezelab"
-CODE, PACKAGES, IMAGES = f"{PLACE}/code", f"{PLACE}/packages", "/root/.cache/freezelab/images"
 
 LEAST_BYTES = 1536 << 20
 """A lab host with less has no room for a guest of 512 MiB and its golden guest."""
@@ -62,33 +60,20 @@ _NOT_SENT = (
     *("msgpack", "partd", "tblib", "toolz", "tornado", "zict", "zipp"),  # of run --hosts
 )
 
-_CODE = ("lab", "images", "playbooks", "examples", "docs", "tests", "pyproject.toml", "requirements.lock")
-_CIPHER = ("-c", "aes128-ctr,chacha20-poly1305@openssh.com")
-"""Three times as fast as OpenSSH's first choice under TCG. The connection does not leave this machine."""
-
-RUNS = "/root/.local/state/freezelab/runs"
-PID_FILE = "/run/freezelab-{run}.pid"
-RUNNING = """for file in /run/freezelab-*.pid; do
-    [ ! -e "$file" ] || ! kill -0 "$(cat "$file")" 2>/dev/null || echo "$file"
-done"""
+IMAGES = "/root/.cache/freezelab/images"
 _READY = f"{PLACE}/ready"
 _FORMAT = "1"
 """Raise it when furnish() changes what is done."""
 
-_BOOT = f"{PLACE}/boot_s"
-_USUAL_BOOT_S = 20.0
-"""The longest usual time from the lab host's first instruction until it answers SSH."""
-
-_MOST_SLOWER = 30.0
-
-_COMMAND_S, _SEND_S, _DOCTOR_S = 60.0, 600.0, 600.0
+_SEND_S, _DOCTOR_S = 600.0, 600.0
 
 
 @dataclass(frozen=True)
 class LabHostOptions:
     """Options of `labhost up`; as UpOptions has them. golden: it starts from a golden state. reserve: memory
     that outlives its kernel, in the form of playbooks; "" for none. kernel: the one that it
-    boots, such as 6.12; "" is its image's first."""
+    boots, such as 6.12; "" is its image's first. image: IMAGE, or one that is made from it: IMAGE-…
+    emulator: the QEMU that runs it, as in playbooks."""
 
     memory: str = "3GiB"
     vcpus: int = 2
@@ -97,51 +82,8 @@ class LabHostOptions:
     golden: bool = True
     reserve: str = ""
     kernel: str = ""
-
-
-class LabHostShell:
-    """Commands in a lab host, and files to and from it, by OpenSSH. login: the command line that logs in.
-    accelerator: what runs the lab host."""
-
-    def __init__(self, login: Sequence[str], accelerator: str = "") -> None:
-        self._login, self._slower, self.accelerator = list(login), 0.0, accelerator
-
-    def command(self, command: str, *options: str) -> list[str]:
-        """The command line that runs a shell command there. options: of ssh."""
-        return [*self._login, "-o", "BatchMode=yes", *options, command]
-
-    def run(self, command: str, timeout_s: float = _COMMAND_S) -> str:
-        """The standard output of a shell command. GuestError when it fails."""
-        return self._done(self.command(command), timeout_s)
-
-    def send(self, source: Sequence[str], command: str) -> None:
-        """Run a shell command there with the output of a command here as its standard input."""
-        there = self.command(command, *_CIPHER)
-        self._done(["sh", "-c", f"{runner.quote(source)} | {runner.quote(there)}"], _SEND_S)
-
-    def fetch(self, command: str, target: Sequence[str]) -> None:
-        """Run a command here with the output of a shell command there as its standard input."""
-        there = self.command(command, *_CIPHER)
-        self._done(["sh", "-c", f"{runner.quote(there)} | {runner.quote(target)}"], _SEND_S)
-
-    def _done(self, argv: list[str], timeout_s: float) -> str:
-        finished = runner.run(argv, timeout_s * self._how_slow(), check=False)
-        if not finished.ok:
-            why = " / ".join(finished.stderr.split("\n")[:3]).strip(" /")
-            raise GuestError(f"{finished.why}: {why or 'no output'}", where=f"lab host {NAME}")
-        return finished.stdout
-
-    def _how_slow(self) -> float:
-        """How many times longer than usual its boot took, at least 1; limits are multiplied by it. The first
-        command in it measures that, and leaves it in a file; at most _MOST_SLOWER, should that be a late
-        one."""
-        if not self._slower:
-            measure = f"mkdir -p {PLACE} && cut -d ' ' -f 1 /proc/uptime | tee {_BOOT}"
-            look = f"cat {_BOOT} 2>/dev/null || {{ {measure}; }}"
-            found = runner.run(self.command(look), _COMMAND_S, check=False)
-            boot_s = float(found.stdout) if found.ok and found.stdout.strip() else 0.0
-            self._slower = min(max(1.0, boot_s / _USUAL_BOOT_S), _MOST_SLOWER)
-        return self._slower
+    image: str = IMAGE
+    emulator: str = SYSTEM
 
 
 def shell_of(guest: KeptGuest) -> LabHostShell:
@@ -185,10 +127,13 @@ def described(guest: KeptGuest) -> str:
 def up(home: Path, options: LabHostOptions, views: Views) -> KeptGuest:
     """Start a lab host from its golden state, which is made first if there is none.
 
-    UsageError for too little memory. Refused when it cannot have KVM: it is removed then."""
+    UsageError for too little memory, or another image. Refused when it cannot have KVM: it is removed."""
     if memory_option(options.memory) < LEAST_BYTES:
         what = f"a lab host needs {format_size(LEAST_BYTES)} for guests of its own"
         raise UsageError(what, where="--memory")
+    if options.image != IMAGE and not options.image.startswith(f"{IMAGE}-"):
+        what = f"a lab host's image is {IMAGE}, or one that is made from it and named {IMAGE}-…"
+        raise UsageError(what, where="--image")
     reserving = reserve_options(options.reserve, memory_option(options.memory))
     with views([]) as (view, progress):
         request = request_for(options.accelerator, view.note)
@@ -196,9 +141,10 @@ def up(home: Path, options: LabHostOptions, views: Views) -> KeptGuest:
         image = ImageStore(RECIPES, default_cache()).build(GUEST_IMAGE, progress)
     furnishing = furnishing_of(packages, [image])
     wanted = UpOptions(
-        *(NAME, options.memory, options.vcpus, IMAGE, "none", request, options.boot_s),
+        *(NAME, options.memory, options.vcpus, options.image, "none", request, options.boot_s),
         nested=True,
         furnishing=furnishing if options.golden else None,
+        emulator=options.emulator,
         kernel_options=reserving,
         booting=lambda found: with_kernel(found, options.kernel) if options.kernel else found,
     )
@@ -298,26 +244,6 @@ def no_kvm(flags: str) -> str:
     )
 
 
-def send_code(shell: LabHostShell) -> None:
-    """Send freezelab as it is here, unless it is there. Refused while a run there needs what is there."""
-    data = _code()
-    digest = hashlib.sha256(data).hexdigest()
-    if shell.run(f"cat {CODE}.digest 2>/dev/null || true").strip() == digest:
-        return
-    if shell.run(RUNNING).strip():
-        what = "a run goes on in it, and freezelab has changed here since that began"
-        raise Refused(what, where=f"lab host {NAME}", hint="wait for its end")
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(data)
-        file.flush()
-        new = f"{CODE}.new"
-        shell.send(
-            ["cat", file.name],
-            f"rm -rf {new} && mkdir -p {new} && tar -C {new} -xf - && rm -rf {CODE} && mv {new} {CODE} "
-            f"&& echo {digest} >{CODE}.digest",
-        )
-
-
 def send_image(shell: LabHostShell, image: Image, note: Callable[[str], object]) -> None:
     """Send an image, unless it is there."""
     label = runner.quote([image.label])
@@ -331,31 +257,9 @@ def send_image(shell: LabHostShell, image: Image, note: Callable[[str], object])
     )
 
 
-def _code() -> bytes:
-    """freezelab itself as a tar, the same bytes for the same files."""
-    if CLONE is None:
-        raise Refused("a lab host needs a clone of freezelab: a wheel has no requirements.lock")
-    buffer = io.BytesIO()
-
-    def plain(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        if "__pycache__" in entry.name:
-            return None
-        entry.uid = entry.gid = 0
-        entry.uname = entry.gname = ""
-        entry.mtime = 0
-        return entry
-
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name in _CODE:
-            tar.add(CLONE / name, name, filter=plain)
-    return buffer.getvalue()
-
-
 def packed_packages(note: Callable[[str], object]) -> Path:
     """The Python packages of requirements.lock for the lab host's Python, as a tar.gz in the cache."""
-    if CLONE is None:
-        raise Refused("a lab host needs a clone of freezelab: a wheel has no requirements.lock")
-    lock = sent_packages((CLONE / "requirements.lock").read_text(encoding="utf-8"))
+    lock = sent_packages((clone() / "requirements.lock").read_text(encoding="utf-8"))
     folder = made(default_cache() / "labhost")
     target = folder / f"packages-{hashlib.sha256(lock.encode()).hexdigest()[:12]}.tar.gz"
     if target.exists():

@@ -20,12 +20,10 @@ from lab.record import EVENTS
 from lab.session import lab_host, paths
 from lab.session.guest_host import LAB_HOST
 from lab.session.images import images_for
-from lab.session.lab_host import LabHostShell
+from lab.session.lab_host_code import send_code
+from lab.session.lab_host_shell import NAME, PID_FILE, PLACE, RUNS, LabHostShell
 from lab.session.run_folders import new_run_id
 from lab.session.signals import shield
-
-_TEST_LIMIT = "timeout=3600"
-"""In seconds, of each test."""
 
 _FOR_EVER_S, _CLEAN_UP_S = 3600.0, 180.0
 _LOST = 255
@@ -40,7 +38,7 @@ def prepare(home: Path, plan: Plan, view: View, progress: Progress) -> LabHostSh
     shell = lab_host.shell_of(lab_host.find(home))
     check(plan, "a lab host")
     images = images_for(plan, progress)
-    lab_host.send_code(shell)
+    send_code(shell)
     for image in images.values():
         lab_host.send_image(shell, image, view.note)
     return shell
@@ -76,38 +74,19 @@ def _send_folder(shell: LabHostShell, folder: Path, place: str) -> None:
     shell.send(["tar", "-C", str(folder), "-cf", "-", "."], f"mkdir -p {place} && tar -C {place} -xf -")
 
 
-def tests(home: Path, arguments: Sequence[str]) -> list[str]:
-    """The command line that runs freezelab's own tests in the lab host. arguments: of pytest."""
-    shell = lab_host.shell_of(lab_host.find(home))
-    lab_host.send_code(shell)
-    where = f"cd {lab_host.CODE} && PYTHONPATH={lab_host.CODE}:{lab_host.PACKAGES} PYTHONDONTWRITEBYTECODE=1"
-    pytest = [
-        "python3",
-        "-m",
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "lab.pytest_plugin",
-        "-o",
-        _TEST_LIMIT,
-    ]
-    return shell.command(f"{where} exec {runner.quote([*pytest, *arguments])}")
-
-
 class RunInLabHost:
     """A run that goes on in the lab host, with its progress on this process's stderr. options: of
     `freezelab run`. Refused when the playbook cannot be sent."""
 
     def __init__(self, shell: LabHostShell, plan: Plan, playbook: Path, options: Sequence[str]) -> None:
         self._shell, self.run_id = shell, new_run_id(plan.name)
-        self._pid, which = lab_host.PID_FILE.format(run=self.run_id), playbook.stem
+        self._pid, which = PID_FILE.format(run=self.run_id), playbook.stem
         if playbook.parent != paths.PLAYBOOKS:
-            place = f"{lab_host.PLACE}/playbooks/{self.run_id}"
+            place = f"{PLACE}/playbooks/{self.run_id}"
             _send_folder(shell, playbook.parent, place)
             which = f"{place}/{playbook.name}"
         below = {"machine": host_facts.machine_id(), **asdict(host_facts.look())}
-        about = json.dumps({"name": lab_host.NAME, "accelerator": shell.accelerator, **below})
+        about = json.dumps({"name": NAME, "accelerator": shell.accelerator, **below})
         there = ["env", f"{LAB_HOST}={about}", "freezelab", "run", which, "--run-id", self.run_id, *options]
         command = f"echo $$ >{self._pid}; exec {runner.quote(there)}"
         self._ssh = runner.start(shell.command(command), stderr=2, parent_death=signal.SIGTERM)
@@ -128,15 +107,15 @@ class RunInLabHost:
             status = self._ssh.status
             if status is None or status < 0 or status == _LOST:
                 hint = "freezelab labhost ssh freezelab history; freezelab labhost ssh freezelab recover"
-                raise GuestError("the connection was lost", where=f"lab host {lab_host.NAME}", hint=hint)
+                raise GuestError("the connection was lost", where=f"lab host {NAME}", hint=hint)
             return status, self._bring_back(home)
 
     def _bring_back(self, home: Path) -> Path | None:
-        there = runner.quote([f"{lab_host.RUNS}/{self.run_id}/{EVENTS}"])
+        there = runner.quote([f"{RUNS}/{self.run_id}/{EVENTS}"])
         if not self._shell.run(f"ls {there} 2>/dev/null || true").strip():
             return None
         runs = paths.made(home / "runs")
         with tempfile.TemporaryDirectory(dir=runs, prefix=".from-lab-host-") as work:
             target = ["tar", "-C", work, "--no-same-owner", "-xzf", "-"]
-            self._shell.fetch(f"tar -C {lab_host.RUNS} -czf - {self.run_id}", target)
+            self._shell.fetch(f"tar -C {RUNS} -czf - {self.run_id}", target)
             return (Path(work) / self.run_id).rename(runs / self.run_id)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import threading
 import time
@@ -22,30 +21,15 @@ from lab.errors import Refused
 from lab.hypervisor.accelerators import AcceleratorRequest
 from lab.playbook import load
 from lab.process.pace import MOST, USUAL_S, Pace
-from lab.session import guest_host, lab_host, lab_host_run
-from lab.session.lab_host import LabHostShell
+from lab.session import guest_host, lab_host, lab_host_code, lab_host_run
+from lab.session.lab_host_code import send_code
 from lab.session.paths import CLONE, PLAYBOOKS
 from lab.session.signals import Signals
+from tests.unit.here_shell import HereShell
 from tests.unit.kept_guest import GUEST, keep
 
 FIRST = PLAYBOOKS / "first-freeze.yaml"
 LAB_HOST = replace(GUEST, name="labhost", image="labhost-0123456789ab")
-
-
-class _HereShell(LabHostShell):
-    """A lab host that is this machine, with its folders below `root`."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(["env", "--"])
-        self.root = root
-        self.sent: list[str] = []
-
-    def command(self, command: str, *options: str) -> list[str]:
-        del options
-        self.sent.append(command)
-        for folder in ("srv", "root", "run"):
-            command = re.sub(rf"(?<![\w.])/{folder}/", f"{self.root}/{folder}/", command)
-        return ["sh", "-c", command]
 
 
 def test_without_a_lab_host_the_commands_say_how_to_start_one(
@@ -117,25 +101,48 @@ def test_the_packages_are_those_of_the_lock_without_what_only_other_tests_need()
     assert sent.count("--hash=") > len(names)
 
 
-def test_freezelab_is_sent_once_and_runs_there(tmp_path: Path) -> None:
-    shell = _HereShell(tmp_path)
-    lab_host.send_code(shell)
-    code = tmp_path / "srv/freezelab/code"
-    assert (code / "lab/session/lab_host.py").read_bytes() == Path(lab_host.__file__).read_bytes()
-    assert not list(code.rglob("__pycache__"))
-    before = len(shell.sent)
-    lab_host.send_code(shell)
-    assert len(shell.sent) == before + 1  # it only looked
+def test_freezelab_is_sent_once_and_then_what_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone, shell = tmp_path / "clone", HereShell(tmp_path)
+    for name in ("lab/a.py", "lab/__pycache__/a.pyc", "tests/b.py", "pyproject.toml"):
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).write_text(name)
+    monkeypatch.setattr(lab_host_code, "CLONE", clone)
+    (tmp_path / "srv/freezelab").mkdir(parents=True)
     (tmp_path / "run").mkdir()
+    code = tmp_path / "srv/freezelab/code"
+
+    def there() -> dict[str, str]:
+        files = [path for path in code.rglob("*") if path.is_file()]
+        return {str(path.relative_to(code)): path.read_text() for path in files}
+
+    def time_of(name: str) -> float:
+        return (code / name).stat().st_mtime
+
+    send_code(shell)
+    assert there() == {"lab/a.py": "lab/a.py", "tests/b.py": "tests/b.py", "pyproject.toml": "pyproject.toml"}
+    before = len(shell.sent)
+    send_code(shell)
+    assert len(shell.sent) == before + 1  # it only looked
     (tmp_path / "run/freezelab-1.pid").write_text(str(os.getpid()))  # one that goes on
     (tmp_path / "run/freezelab-2.pid").write_text("")  # one that was cut off
-    lab_host.send_code(shell)
-    (tmp_path / "srv/freezelab/code.digest").write_text("another")
+    send_code(shell)
+    (clone / "lab/a.py").write_text("lab/A.py")
+    (clone / "lab/c d.py").write_text("new")
+    (clone / "tests/b.py").unlink()
+    (code / "pyproject.toml").write_text("not sent again")
     with pytest.raises(Refused, match="a run goes on in it"):
-        lab_host.send_code(shell)
+        send_code(shell)
     (tmp_path / "run/freezelab-1.pid").unlink()
-    lab_host.send_code(shell)
-    assert (tmp_path / "srv/freezelab/code.digest").read_text() != "another"
+    old = time_of("lab/a.py")
+    send_code(shell)
+    assert there() == {"lab/a.py": "lab/A.py", "lab/c d.py": "new", "pyproject.toml": "not sent again"}
+    assert time_of("lab/a.py") != old  # of the same size, and maybe the same second: compiled again
+    (code / "lab/left").touch()
+    (tmp_path / "srv/freezelab/code.files").unlink()  # an earlier one was cut off
+    send_code(shell)
+    assert there() == {"lab/a.py": "lab/A.py", "lab/c d.py": "new", "pyproject.toml": "pyproject.toml"}
 
 
 def test_an_image_is_sent_with_its_holes_and_once(tmp_path: Path) -> None:
@@ -146,7 +153,7 @@ def test_an_image_is_sent_with_its_holes_and_once(tmp_path: Path) -> None:
         file.seek(1 << 20)
         file.write(b"x")
     image: Any = SimpleNamespace(folder=folder, label="debian-1")
-    shell, notes = _HereShell(tmp_path), list[str]()
+    shell, notes = HereShell(tmp_path), list[str]()
     (tmp_path / "root/.cache/freezelab/images").mkdir(parents=True)
     for _ in range(2):
         lab_host.send_image(shell, image, notes.append)
@@ -195,7 +202,7 @@ def test_limits_are_multiples_of_the_measured_boot(first_line_s: float, factor: 
 
 
 def test_a_folder_with_much_else_in_it_is_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shell = _HereShell(tmp_path)
+    shell = HereShell(tmp_path)
     plan = load(FIRST)
     folder = tmp_path / "mine"
     folder.mkdir()
@@ -249,7 +256,7 @@ def test_an_interrupt_ends_the_run_there_and_its_record_is_brought(
     runs = there / "root/.local/state/freezelab/runs"
     monkeypatch.setenv("RUNS", str(runs))
     monkeypatch.setenv("PATH", f"{there}/bin", prepend=":")
-    run = lab_host_run.RunInLabHost(_HereShell(there), load(FIRST), FIRST, [])
+    run = lab_host_run.RunInLabHost(HereShell(there), load(FIRST), FIRST, [])
     started = runs / run.run_id / "events.jsonl"
     with Signals():
         while not started.exists():
