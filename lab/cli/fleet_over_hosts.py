@@ -10,12 +10,12 @@ from lab.cli import cells_over_hosts
 from lab.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from lab.cli.running import Perform
     from lab.core.plan import Plan
-    from lab.ports import View
+    from lab.ports import Meeting, View
     from lab.record.run import Run
     from lab.session.run import RunOptions
 
@@ -53,18 +53,18 @@ def performing(hosts: str, playbook: Path | None, given: Mapping[str, Any]) -> P
         from lab.hosts.fleet_run import perform as over_hosts
         from lab.hosts.hosts_file import load_hosts
 
-        asked = FleetOptions(file, plan.repeat + plan.control, words, options.tags)
+        asked = FleetOptions(file, words, options.tags)
         return over_hosts(plan, asked, load_hosts(Path(hosts)), view)
 
     return perform
 
 
-def instant() -> Callable[[], None]:
-    """What the child on a host waits for before each freeze, once the controller has let it begin."""
+def meeting() -> Meeting:
+    """What the child on a host asks before each freeze, once the controller has let it begin."""
     from lab.process.clock import HostClock
     from lab.session.machine_report import identity
     from lab.session.rendezvous import Rendezvous
 
-    meeting = Rendezvous(HostClock())
-    meeting.introduce(identity())
-    return meeting
+    made = Rendezvous(HostClock())
+    made.introduce(identity())
+    return made

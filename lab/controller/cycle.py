@@ -52,6 +52,7 @@ from lab.ports import (
     HostPatch,
     Hypervisor,
     Journal,
+    Meeting,
     PatchResult,
     Resumed,
     View,
@@ -87,7 +88,7 @@ class Controller:
     """Runs cycles over the given guests.
 
     shield: a context in which signals are deferred, so that they never interrupt a resume, or the end of what
-    a freeze has left over.
+    a freeze has left over. meeting: for a host of a fleet, what says when guests are frozen.
     """
 
     def __init__(
@@ -97,9 +98,10 @@ class Controller:
         journal: Journal,
         view: View,
         shield: Callable[[], AbstractContextManager[None]],
+        meeting: Meeting | None = None,
     ) -> None:
         self._clock, self._hypervisor = clock, hypervisor
-        self._journal, self._view, self._shield = journal, view, shield
+        self._journal, self._view, self._shield, self._meeting = journal, view, shield, meeting
         self._reader = ClockReader(clock, journal, view)
 
     def has_ended(self, guest: str) -> bool:
@@ -252,6 +254,8 @@ class Controller:
         for subject in subjects.values():
             if subject.before_freeze is not None:
                 subject.before_freeze()
+        if self._meeting is not None:
+            self._meeting()
         first = self._clock.now()
         deadline = first.raw_ns + spec.budget_ns - RESERVE_NS
         guard = hypervisor.guard(

@@ -15,7 +15,7 @@ from lab.core.plan import Gate, GateKind, GuestSpec, Rollout, RolloutEnd
 from lab.core.rollout import Wave, set_of, waves
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import FreezelabError, GuestError
-from lab.ports import Clock, Doctor, Health, Journal, View
+from lab.ports import Clock, Doctor, Health, Journal, Meeting, View
 
 AGAIN_NS = 250 * NS_PER_MS
 """Interval between two checks of a gate that does not hold yet."""
@@ -49,7 +49,11 @@ class _Asking:
 
 class RolloutRunner:
     """One rollout over the given guests. doctor: checks gates inside guests. tolerance_ns: a clock is in time
-    when its |offset| is at most this."""
+    when its |offset| is at most this.
+
+    fleet: with hosts that have other guests of it, all guests. meeting: with them, all of which take part in
+    every wave: one without a guest in it waits for the others.
+    """
 
     def __init__(
         self,
@@ -60,11 +64,14 @@ class RolloutRunner:
         view: View,
         doctor: Doctor,
         tolerance_ns: int,
+        fleet: Sequence[GuestSpec] = (),
+        meeting: Meeting | None = None,
     ) -> None:
         self._rollout, self._clock, self._journal, self._view = rollout, clock, journal, view
         self._doctor, self._tolerance_ns = doctor, tolerance_ns
         self._sets = {guest.name: set_of(guest) for guest in guests}
-        self.waves = waves(guests, rollout)
+        self._meeting = meeting
+        self.waves = waves(fleet or guests, rollout)
 
     def roll_out(self, first: int, subjects: Mapping[str, CycleGuest], freeze: Freeze) -> RolloutStop | None:
         """Run every wave as one cycle, with indices from `first` on. Returns where a gate stopped the
@@ -102,14 +109,21 @@ class RolloutRunner:
         self, wave: Wave, index: int, subjects: Mapping[str, CycleGuest], freeze: Freeze
     ) -> RolloutStop | None:
         self._journal_wave(wave, index, "begin")
-        freeze(index, {name: subjects[name] for name in wave.guests}, lambda stage: self._show(wave, stage))
-        self._rest(wave.guests, subjects)
+        here = replace(wave, guests=tuple(name for name in wave.guests if name in self._sets))
         why = ""
-        if self._rollout.gates:
-            self._show(wave, "gate")
-            self._view.phase("gates", guest=_called(wave), length_ns=self._rollout.gate_within_ns)
-            why = self._gates(wave, index, subjects)
+        if here.guests:
+            freeze(
+                index, {name: subjects[name] for name in here.guests}, lambda stage: self._show(wave, stage)
+            )
+            self._rest(here.guests, subjects)
+            if self._rollout.gates:
+                self._show(wave, "gate")
+                self._view.phase("gates", guest=_called(wave), length_ns=self._rollout.gate_within_ns)
+                why = self._gates(here, index, subjects)
         self._journal_wave(wave, index, "end")
+        if self._meeting is not None:
+            self._view.phase("other hosts")
+            why = self._meeting.over(index, why)
         if why:
             return RolloutStop(wave.number, why)
         self._show(wave, "done")

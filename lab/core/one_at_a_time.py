@@ -1,7 +1,8 @@
 """Shows from the history that no more than one domain of an availability set was down at any time, and how
 far apart the guests of one domain were stopped and resumed.
 
-All times are the host's CLOCK_MONOTONIC_RAW, so the pauses of different guests are on one scale. A guest is
+All times are the host's CLOCK_MONOTONIC_RAW, so the pauses of different guests are on one scale. Those of
+guests on different hosts are mapped to the controller's, with the bounds of the hosts' offsets. A guest is
 down from the call that stops it until it is back and in time again, or until its cycle's end if it never was.
 """
 
@@ -11,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lab.core.clock import Interval
+from lab.core.fleet_clocks import OntoOne, as_it_is
 from lab.core.plan import DomainKind, GuestSpec
 from lab.core.quantities import DOWN, format_short
 from lab.core.result import CycleResult
@@ -91,19 +93,24 @@ def _end_of(result: CycleResult, ended_raw_ns: int | None) -> Interval | None:
     return Interval(last if never else resume.returned.raw_ns, last)
 
 
-def _merged(domain: Domain, cycle: int, members: Sequence[tuple[CycleResult, int | None]]) -> Down:
-    begins, ends, missing = [], [], ""
+def _merged(
+    domain: Domain, cycle: int, members: Sequence[tuple[CycleResult, int | None]], onto: OntoOne
+) -> Down:
+    begins: list[Interval] = []
+    ends: list[Interval] = []
+    missing = ""
     for result, ended in members:
-        stop, guest = result.observation.stop, result.observation.guest
+        stop, guest, cell = result.observation.stop, result.observation.guest, result.observation.cell
         end = _end_of(result, ended)
-        if stop is None:
-            missing = missing or f"the stop of {guest} is not on record"
-        else:
-            begins.append(stopped_at(stop))
-        if end is None:
-            missing = missing or f"the return of {guest} is not on record"
-        else:
-            ends.append(end)
+        begin = None if stop is None else stopped_at(stop)
+        for at, of, what in ((begin, begins, "stop"), (end, ends, "return")):
+            mapped = None if at is None else onto(cell, at)
+            if mapped is not None:
+                of.append(mapped)
+            elif at is None:
+                missing = missing or f"the {what} of {guest} is not on record"
+            else:
+                missing = missing or f"the clock of host {cell} is not known"
     if missing:
         return Down(domain, cycle, None, None, missing)
     return Down(
@@ -132,13 +139,17 @@ def _groups(
 
 
 def downs(
-    results: Iterable[CycleResult], guests: Sequence[GuestSpec], by: DomainKind, ends: Ends
+    results: Iterable[CycleResult],
+    guests: Sequence[GuestSpec],
+    by: DomainKind,
+    ends: Ends,
+    onto: OntoOne = as_it_is,
 ) -> list[Down]:
-    """All periods in which a domain was down, by cycle."""
+    """All periods in which a domain was down, by cycle. onto: for cells of several hosts."""
     found = []
     for (cycle, domain), members in sorted(_groups(results, guests, by).items()):
         given = [(r, ends.get((r.observation.cell, cycle, r.observation.guest))) for r in members]
-        found.append(_merged(domain, cycle, given))
+        found.append(_merged(domain, cycle, given, onto))
     return found
 
 
@@ -261,31 +272,45 @@ def spread(instants: Sequence[Interval]) -> Interval:
     return Interval(max(0, last - first), max(i.high_ns for i in instants) - min(i.low_ns for i in instants))
 
 
-def _skew(cycle: int, domain: Domain | None, members: Sequence[CycleResult]) -> Skew:
-    stops = [r.observation.stop for r in members]
-    resumes = [r.observation.resume for r in members]
-    stopped = [stopped_at(call) for call in stops if call is not None]
-    resumed = [resumed_at(call) for call in resumes if call is not None]
+def _skew(cycle: int, domain: Domain | None, members: Sequence[CycleResult], onto: OntoOne) -> Skew:
+    if len({r.observation.cell for r in members}) < 2:
+        onto = as_it_is
+    stops = [(r.observation.cell, r.observation.stop) for r in members]
+    resumes = [(r.observation.cell, r.observation.resume) for r in members]
+    stopped = [onto(cell, stopped_at(call)) for cell, call in stops if call is not None]
+    resumed = [onto(cell, resumed_at(call)) for cell, call in resumes if call is not None]
     return Skew(
         cycle,
         domain,
         tuple(r.observation.guest for r in members),
-        spread(stopped) if len(stopped) == len(members) else None,
-        spread(resumed) if len(resumed) == len(members) else None,
+        _spread_of(stopped, len(members)),
+        _spread_of(resumed, len(members)),
     )
 
 
-def skews(results: Sequence[CycleResult], guests: Sequence[GuestSpec], by: DomainKind | None) -> list[Skew]:
+def _spread_of(instants: Sequence[Interval | None], of: int) -> Interval | None:
+    known = [at for at in instants if at is not None]
+    return spread(known) if len(known) == of else None
+
+
+def skews(
+    results: Sequence[CycleResult],
+    guests: Sequence[GuestSpec],
+    by: DomainKind | None,
+    onto: OntoOne = as_it_is,
+) -> list[Skew]:
     """The skew of every domain with two guests or more, in each cycle; for `by` None, of each cycle's
-    guests."""
+    guests. onto: for cells of several hosts."""
     if by is not None:
         groups = _groups(results, guests, by)
-        return [_skew(c, domain, m) for (c, domain), m in sorted(groups.items()) if len(m) > 1]
+        return [_skew(c, domain, m, onto) for (c, domain), m in sorted(groups.items()) if len(m) > 1]
     cycles: dict[int, list[CycleResult]] = {}
     for result in results:
         if taken_down(result):
             cycles.setdefault(result.observation.cycle, []).append(result)
-    return [_skew(cycle, None, members) for cycle, members in sorted(cycles.items()) if len(members) > 1]
+    return [
+        _skew(cycle, None, members, onto) for cycle, members in sorted(cycles.items()) if len(members) > 1
+    ]
 
 
 def skew_findings(

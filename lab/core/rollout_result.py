@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from lab.core.plan import DomainKind, GuestSpec, Rollout, RolloutEnd
 from lab.core.rollout import Domain, set_of
@@ -70,11 +70,36 @@ class RolloutHistory:
         return [tuple(dict.fromkeys(domains[name] for name in wave if name in domains)) for wave in left]
 
 
-def wanted(history: Sequence[RolloutHistory], guests: int, repeat: int, control: int) -> int:
-    """The expected number of guests' cycles: for a stopped rollout, those of the waves that began."""
+def wanted(history: Sequence[RolloutHistory], guests: Collection[str], repeat: int, control: int) -> int:
+    """The expected number of cycles of these guests: for a stopped rollout, those of the waves that began."""
     if any(one.ended is RolloutEnd.STOPPED for one in history):
-        return guests * control + sum(len(wave.guests) for one in history for wave in one.waves)
-    return guests * (repeat + control)
+        begun = [name for one in history for wave in one.waves for name in wave.guests]
+        return len(guests) * control + sum(name in guests for name in begun)
+    return len(guests) * (repeat + control)
+
+
+def over_hosts(given: Sequence[RolloutHistory], hosts: int) -> RolloutHistory:
+    """One rollout of a fleet over hosts, from what each host has on record of it. hosts: how many there are:
+    nothing is done or complete while the record of one is missing."""
+    first = given[0]
+    waves = []
+    for number in range(1, len(first.planned) + 1):
+        here = [wave for one in given for wave in one.waves if wave.number == number]
+        if not here:
+            break
+        began = min(wave.began_real_ns for wave in here)
+        over = len(here) == hosts and all(wave.over for wave in here)
+        gates = tuple(gate for wave in here for gate in wave.gates)
+        waves.append(replace(here[0], began_real_ns=began, over=over, gates=gates))
+    found = replace(first, waves=tuple(waves), ended=None, why="", stopped_in=None)
+    stopped = [one for one in given if one.ended is RolloutEnd.STOPPED]
+    if stopped:
+        # The host itself has the reason in its own words, the others have it from the controller.
+        of = next((one for one in stopped if any(wave.refused for wave in one.waves)), stopped[0])
+        return replace(found, ended=RolloutEnd.STOPPED, why=of.why, stopped_in=of.stopped_in)
+    if len(given) == hosts and all(one.ended is RolloutEnd.COMPLETE for one in given):
+        return replace(found, ended=RolloutEnd.COMPLETE, stopped_in=first.stopped_in)
+    return found
 
 
 def _listed(domains: Iterable[Domain], by: DomainKind) -> str:

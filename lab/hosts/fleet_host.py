@@ -19,14 +19,15 @@ from pathlib import Path
 from paramiko import SSHException
 
 from lab.core.clock import Interval
-from lab.core.offsets import Sample, offset_at
+from lab.core.fleet_clocks import ahead_at
+from lab.core.offsets import Sample
 from lab.errors import FreezelabError, GuestError, MachineError
 from lab.guest.client import ChannelLines
 from lab.hosts.hosts_file import HostEntry
 from lab.hosts.link import SshLink, clock_readings, offset_point
 from lab.process.clock import HostClock
 from lab.record import EVENTS
-from lab.session.rendezvous import ABOUT, FREEZE, GO, OFF, READY, SILENT_S, WAIT
+from lab.session.rendezvous import ABOUT, FREEZE, GO, OFF, OVER, READY, SILENT_S, STOP, WAIT
 from lab.threads import Worker
 
 KEEP_S = SILENT_S / 4
@@ -58,8 +59,10 @@ if [ -f "$r/{run}/{events}" ]; then tar -C "$r" -czf - {run} | base64 -w0; fi; r
 class FleetHost:
     """A host.
 
-    run: the id of the child's run. about: what the child says of its host; {} until then. ready: the cycles
-    for which the child has been ready. over: no child runs there, or the link is cut. cut: it is cut, or was.
+    run: the id of the child's run. about: what the child says of its host; {} until then. ready: the last
+    cycle for which the child has been ready, from 1. done: the last that is over there, in a rollout.
+    refused: why no other may begin; "" when one may. over: no child runs there, or the link is cut. cut: it
+    is cut, or was.
     """
 
     def __init__(self, entry: HostEntry, run: str, clock: HostClock) -> None:
@@ -68,10 +71,11 @@ class FleetHost:
         self._orders, self._readings = SshLink(entry, clock), SshLink(entry, clock)
         self._stack = ExitStack()
         self.about: dict[str, str] = {}
-        self.ready, self.over, self.cut = 0, True, False
+        self.ready, self.done, self.refused = 0, 0, ""
+        self.over, self.cut = True, False
         self.status: int | None = None
         self.last_line = self._runs = ""
-        self._samples: list[Sample] = []
+        self.samples: list[Sample] = []
         self._keeping = threading.Event()
         self._lock, self._reading = threading.Lock(), threading.Lock()
 
@@ -132,7 +136,11 @@ class FleetHost:
                     self.about = _read(line.removeprefix(ABOUT))
                     self._keeping.set()
                 elif line.startswith(READY):
-                    self.ready += 1
+                    self.ready = _number(line)
+                    self._keeping.set()
+                elif line.startswith(OVER):
+                    self.refused = " ".join(line.split()[2:])
+                    self.done = _number(line)
                     self._keeping.set()
                 elif line:
                     self.last_line = line.removeprefix("freezelab: ")
@@ -159,29 +167,34 @@ class FleetHost:
         if not self._reading.acquire(blocking=False):  # one that was given up, on a link that is cut
             raise MachineError("its clock is being read", where=f"host {self.name}")
         try:
-            self._samples.append(offset_point(clock_readings(self._probe), self.name).raw)
+            self.samples.append(offset_point(clock_readings(self._probe), self.name).raw)
         finally:
             self._reading.release()
 
     def ahead_ns(self, at_raw_ns: int) -> Interval | None:
         """Its MONOTONIC_RAW minus this machine's at an instant of the latter, by all readings."""
-        return offset_at(self._samples, at_raw_ns)
+        return ahead_at(self.samples, at_raw_ns)
 
     def freeze(self, at_raw_ns: int) -> None:
         """Have it freeze at an instant of this machine's MONOTONIC_RAW."""
         ahead = self.ahead_ns(at_raw_ns)
-        self._keeping.clear()
-        self._say(OFF if ahead is None else f"{FREEZE} {at_raw_ns + ahead.mid_ns}")
+        self._answer(OFF if ahead is None else f"{FREEZE} {at_raw_ns + ahead.mid_ns}")
 
     def go(self) -> None:
-        """Let the child begin."""
-        self._keeping.clear()
-        self._say(GO)
+        """Let the child begin, or go on with the next wave of a rollout."""
+        self._answer(GO)
 
-    def call_off(self) -> None:
+    def end_rollout(self, why: str) -> None:
+        """Have the rollout end after the wave that is over there."""
+        self._answer(f"{STOP} {why}")
+
+    def call_off(self, why: str = "") -> None:
         """Have it not freeze."""
+        self._answer(f"{OFF} {why}".rstrip())
+
+    def _answer(self, order: str) -> None:
         self._keeping.clear()
-        self._say(OFF)
+        self._say(order)
 
     def stop(self) -> None:
         """Have the child resume and remove its guests, and end."""
@@ -221,3 +234,9 @@ def _read(told: str) -> dict[str, str]:
         return {str(name): str(value) for name, value in json.loads(told).items()}
     except (ValueError, AttributeError):
         return {"freezelab": "another one"}
+
+
+def _number(line: str) -> int:
+    """The number after the first word."""
+    word = line.split()[1:2]
+    return int(word[0]) if word and word[0].isdecimal() else 0

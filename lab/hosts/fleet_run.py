@@ -18,6 +18,7 @@ from lab.core.fleet_placement import placed_hosts, skew
 from lab.core.history import Host, StopCalled
 from lab.core.plan import Plan
 from lab.core.quantities import format_between, format_interval
+from lab.core.rollout import waves
 from lab.core.units import NS_PER_MS
 from lab.errors import FreezelabError, GuestError, Interrupted, MachineError, UsageError
 from lab.hosts import cell_task
@@ -30,7 +31,7 @@ from lab.hosts.worker_hosts import WorkerHost, check_version, distinct
 from lab.ports import View
 from lab.process.clock import HostClock
 from lab.record.journal import History, read_history
-from lab.record.parts import MACHINE
+from lab.record.parts import FLEET, MACHINE
 from lab.record.run import Run
 from lab.session import paths
 from lab.session.lab_host_run import check as check_can_be_sent
@@ -59,11 +60,9 @@ _AGAIN_S = 2.0
 
 @dataclass(frozen=True)
 class FleetOptions:
-    """playbook: its file. cycles: with and without a freeze, together. words: options of `run` for each
-    child. tags: the run's."""
+    """playbook: its file. words: options of `run` for each child. tags: the run's."""
 
     playbook: Path
-    cycles: int
     words: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
 
@@ -97,7 +96,7 @@ class FleetRun:
     ) -> None:
         self._plan, self._options, self._hosts, self._id = plan, options, list(hosts), run_id
         self._clock, self._view = clock, view
-        self._instants: list[int] = []
+        self._instants: dict[int, int] = {}
         self._machines: list[WorkerHost] = []
 
     def run(self) -> tuple[Run, Path]:
@@ -106,9 +105,7 @@ class FleetRun:
         try:
             try:
                 self._begin()
-                for number in range(1, self._options.cycles + 1):
-                    if not self._cycle(number):
-                        break
+                self.cycles()
                 self._until(lambda: all(host.over for host in self._hosts))
             except FreezelabError as error:
                 with shield():
@@ -154,25 +151,65 @@ class FleetRun:
         while not over():
             time.sleep(_LOOK_S)
 
+    def cycles(self) -> None:
+        """All cycles: those without a freeze, and then those with one, or rollouts."""
+        plan = self._plan
+        waved = len(waves(plan.guests, plan.rollout)) if plan.rollout is not None else 1
+        for number in range(1, plan.control + plan.repeat * waved + 1):
+            goes_on = self._cycle(number)
+            if plan.rollout is not None and number > plan.control:
+                goes_on = self._wave_over(number)
+            if not goes_on:
+                break
+
     def _cycle(self, number: int) -> bool:
-        """Freeze all hosts that are there at one instant, when they are ready. False when none is."""
-        self._until(lambda: all(host.over or host.ready >= number for host in self._hosts))
-        ready = [host for host in self._hosts if not host.over]
+        """Freeze all hosts that are there at one instant, when they are ready. False when none is. In a
+        rollout some have nobody to freeze; and nobody is frozen when a host is lost."""
+        self._until(lambda: all(host.over or max(host.ready, host.done) >= number for host in self._hosts))
+        ready = [host for host in self._hosts if not host.over and host.ready >= number]
+        if self._plan.rollout is not None and (why := self._lost()):
+            for host in ready:
+                host.call_off(why)
+            return False
         read = self._read_clocks(ready)
         for host in ready:
             if host not in read:
                 self._view.note(f"{host.name}: its clock is not read, so it is not frozen")
-                host.call_off()
+                host.call_off("the host's clock was not read in time")
         if not read:
             return False
         instant = self._clock.now().raw_ns + LEAD_NS
-        self._instants.append(instant)
+        self._instants[number - 1] = instant
         for host in read:
             host.freeze(instant)
         self._view.note(f"cycle {number}: {len(read)} of {len(self._hosts)} hosts freeze at one instant")
         self._clock.sleep_until(instant + AFTER_NS)
         self._read_clocks(read)
         return True
+
+    def _wave_over(self, number: int) -> bool:
+        """Wait until a wave is over on all hosts, and let all of them go on, or none. A host that is lost
+        may have guests that are not back."""
+        self._until(lambda: all(host.over or host.done >= number for host in self._hosts))
+        why = self._lost() or next((f"{one.name}: {one.refused}" for one in self._hosts if one.refused), "")
+        there = [host for host in self._hosts if not host.over]
+        self._read_clocks(there)
+        for host in there:
+            if why:
+                host.end_rollout(why)
+            else:
+                host.go()
+        if why:
+            self._view.note(f"the rollout stops: {why}")
+        return not why
+
+    def _lost(self) -> str:
+        """Which host has gone in the middle, and why; "" when none has."""
+        for host in self._hosts:
+            if host.over:
+                why = "cut off" if host.cut else host.last_line or f"its run has ended, status {host.status}"
+                return f"{host.name}: {why}"
+        return ""
 
     def _read_clocks(self, hosts: Sequence[FleetHost]) -> list[FleetHost]:
         """Measure the offsets. The hosts for which that came to an end in time."""
@@ -262,7 +299,7 @@ class FleetRun:
         """When each host's guests were stopped, less the instant that was agreed on, for each cycle: bounds
         in this machine's MONOTONIC_RAW, which have those of the host's offset in them."""
         found: dict[str, list[dict[str, Any]]] = {host.name: [] for host in self._hosts}
-        for number, instant in enumerate(self._instants):
+        for number, instant in self._instants.items():
             bounds: dict[str, Interval] = {}
             for host, history in zip(self._hosts, histories, strict=True):
                 calls = [stop.call for stop in history.of(StopCalled) if stop.cycle == number]
@@ -284,9 +321,12 @@ class FleetRun:
     ) -> History:
         """The history as a part of the run's, with its host's name and what is known of its stops."""
         start = history.start
-        fleet = {"cut_off": host.cut, "stops": stops[host.name]}
+        clock = [
+            [one.from_raw_ns, one.to_raw_ns, one.offset.low_ns, one.offset.high_ns] for one in host.samples
+        ]
+        fleet = {"cut_off": host.cut, "stops": stops[host.name], "clock": clock}
         known = next(one for one in self._machines if one.name == host.name)
-        details = {**start.host.details, **known.details, "fleet": fleet}
+        details = {**start.host.details, **known.details, FLEET: fleet}
         named = replace(start, whole=self._plan, host=replace(start.host, details=details))
         first, *more = history.entries
         return replace(history, entries=(replace(first, event=named), *more))

@@ -21,8 +21,8 @@ from lab.core.scheduled.instance import (
 from lab.playbook.fields import MOST_GUESTS, GuestCount, Name, default, needed, section
 from lab.playbook.guests import ONE_GUEST, GuestList, GuestSection, distinct
 from lab.playbook.mistakes import Wrong, quoted
-from lab.playbook.scalars import one_of, whole
-from lab.playbook.tree import Items
+from lab.playbook.scalars import ScalarReader, one_of, whole
+from lab.playbook.tree import Items, Scalar
 
 MOST_UPDATE_DOMAINS = 20
 MOST_FAULT_DOMAINS = 3
@@ -38,8 +38,22 @@ class Boot(StrEnum):
     COLD = "cold"
 
 
+BY_HOST = 0
+"""A number of fault domains that stands for `hosts`: a guest's is the number of its host."""
+
+
+def _or_hosts(number: ScalarReader) -> ScalarReader:
+    def read(node: object) -> object:
+        if isinstance(node, Scalar) and node.plain and node.text == "hosts":
+            return BY_HOST
+        return number.read(node)
+
+    return ScalarReader(read, {"anyOf": [dict(number.json), {"const": "hosts"}]})
+
+
 UpdateDomains = Annotated[int, whole(1, MOST_UPDATE_DOMAINS, "update domains")]
-FaultDomains = Annotated[int, whole(1, MOST_FAULT_DOMAINS, "fault domains")]
+FaultDomains = Annotated[int, _or_hosts(whole(1, MOST_FAULT_DOMAINS, "fault domains"))]
+ScaleSetFaultDomains = Annotated[int, _or_hosts(whole(1, SCALE_SET_FAULT_DOMAINS, "domains"))]
 ScaleSetDomains = Annotated[int, whole(1, SCALE_SET_FAULT_DOMAINS, "domains")]
 BootWay = Annotated[Boot, one_of(*Boot, hint="a kind of boot")]
 
@@ -68,8 +82,8 @@ class AvailabilitySet(BaseModel):
     )
     fault_domains: FaultDomains | None = default(
         None,
-        f"Number of fault domains, at most {MOST_FAULT_DOMAINS}. Default: "
-        f"{FAULT_DOMAINS}, or the number of guests if that is less.",
+        f"Number of fault domains, at most {MOST_FAULT_DOMAINS}, or hosts: with the playbook's hosts, each "
+        f"is one. Default: {FAULT_DOMAINS}, or the number of guests if that is less.",
     )
     update_domains: UpdateDomains | None = default(
         None,
@@ -87,10 +101,10 @@ class ScaleSet(GuestSection):
 
     name: Name = needed("Name of the scale set: an RFC 1123 label.", "web")
     count: GuestCount = default(1, "Number of instances.")
-    fault_domains: ScaleSetDomains | None = default(
+    fault_domains: ScaleSetFaultDomains | None = default(
         None,
-        f"Number of fault domains, at most {SCALE_SET_FAULT_DOMAINS}. Default: "
-        f"{SCALE_SET_FAULT_DOMAINS}, or the number of instances if that is less.",
+        f"Number of fault domains, at most {SCALE_SET_FAULT_DOMAINS}, or hosts: with the playbook's hosts, "
+        f"each is one. Default: {SCALE_SET_FAULT_DOMAINS}, or the number of instances if that is less.",
     )
     update_domains: ScaleSetDomains | None = default(
         None,
@@ -215,6 +229,28 @@ class FleetSection(BaseModel):
         places = self._places()
         for number, entry in enumerate(self.own()):
             yield from ((number, guest) for guest in entry.names() if guest not in places)
+
+    def by_host(self) -> set[str]:
+        """The guests whose fault domain is the number of their host."""
+        named = self.named()
+        sets = [one.guests for one in self.availability_sets if one.fault_domains == BY_HOST]
+        members = {name for guests in sets for asked in guests for name in named[asked]}
+        scaled = [one.names() for one in self.scale_sets if one.fault_domains == BY_HOST]
+        return members.union(*scaled)
+
+    def fits_one_host(self) -> None:
+        """Wrong when the fleet needs hosts."""
+        sets: tuple[tuple[str, Sequence[AvailabilitySet | ScaleSet]], ...] = (
+            ("availability_sets", self.availability_sets),
+            ("scale_sets", self.scale_sets),
+        )
+        for key, given in sets:
+            for number, one in enumerate(given):
+                if one.fault_domains == BY_HOST:
+                    within = ("fleet", key, number, "fault_domains")
+                    raise Wrong(
+                        "hosts as fault domains go with hosts", "add hosts: [rack-1, …]", within=within
+                    )
 
     def to_plan(self) -> list[GuestSpec]:
         """The guests as the plan has them, with their domains.

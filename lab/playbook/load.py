@@ -16,7 +16,6 @@ from lab.playbook import models
 from lab.playbook.cells import axes_of, expand, given_twice, settled, with_search
 from lab.playbook.explain import explain
 from lab.playbook.fields import FOLDER
-from lab.playbook.guests import ONE_GUEST
 from lab.playbook.matrix import Matrix
 from lab.playbook.mistakes import Mistake, as_error, printable
 from lab.playbook.placement import placement
@@ -53,8 +52,7 @@ def parse(data: bytes, file: str, folder: Path = HERE) -> Plan:
     if not axes:
         document = models.Document.model_validate(root, context={FOLDER: folder})
         whole = _cell("", (), document)
-        cells = _placed(document, whole)
-        return replace(_plan(document, digest, cells[0] if cells else whole), cells=cells)
+        return replace(_plan(document, digest, whole), cells=_placed(document, whole))
     expansion = expand(root, folder)
     if expansion.mistakes:
         raise as_error(file, expansion.mistakes)
@@ -74,7 +72,7 @@ def parse(data: bytes, file: str, folder: Path = HERE) -> Plan:
 def _placed(document: models.Document, whole: Cell) -> tuple[Cell, ...]:
     """A cell for each host that guests are on; () without hosts."""
     specs = {spec.name: spec for spec in whole.guests}
-    where = placement(document.hosts, document.guests or ONE_GUEST) if document.hosts else {}
+    where = placement(document.hosts, document.entries()) if document.hosts else {}
     return tuple(
         replace(whole, id=host, values=((AXIS, host),), guests=tuple(specs[name] for name in names))
         for host, names in where.items()

@@ -42,7 +42,7 @@ from lab.playbook.guests import ONE_GUEST, GuestList, GuestSection, distinct
 from lab.playbook.matrix import HOMES, Matrix
 from lab.playbook.mistakes import Clash, Wrong, quoted
 from lab.playbook.network_section import AllNetwork, LabNetworkSection, NetworkKind, placed
-from lab.playbook.placement import HostNames, check_placement
+from lab.playbook.placement import HostNames, check_placement, with_hosts
 from lab.playbook.rollouts import RolloutSection
 from lab.playbook.scalars import text
 from lab.playbook.setup_section import At, SetupSection
@@ -291,7 +291,7 @@ class Document(BaseModel):
 
     @model_validator(mode="after")
     def _all_in_the_network(self) -> Self:
-        check_placement(self.hosts, self.guests or ONE_GUEST, self.model_fields_set)
+        check_placement(self.hosts, self.entries(), self.model_fields_set, self.fleet, self.rollout)
         self.specs()  # which says who cannot be there
         return self
 
@@ -336,7 +336,7 @@ class Document(BaseModel):
     @model_validator(mode="after")
     def _known_secrets(self) -> Self:
         parts: list[tuple[At, SetupSection, SetupSection | None]] = [(("setup",), self.setup, None)]
-        for at, entries in self._entries():
+        for at, entries in self.entries():
             parts += [((*at, n, "setup"), entry.setup, self.setup) for n, entry in enumerate(entries)]
         for at, setup, outer in parts:
             for within, name in setup.unknown(outer):
@@ -345,24 +345,24 @@ class Document(BaseModel):
                 )
         return self
 
-    def _entries(self) -> list[tuple[At, Sequence[GuestSection]]]:
+    def entries(self) -> list[tuple[At, Sequence[GuestSection]]]:
         """The lists of guests, and where they are."""
         if self.fleet is None:
-            return [(("guests",), self.guests or ())]
+            return [(("guests",), self.guests or ONE_GUEST)]
         return [(("fleet", "guests"), self.fleet.own()), (("fleet", "scale_sets"), self.fleet.scale_sets)]
 
     def specs(self) -> tuple[GuestSpec, ...]:
         """The guests as the plan has them."""
         brought = [spec for one in self.workload or () for spec in one.guests()]
         if self.fleet is not None:
-            specs = self.fleet.to_plan()
+            specs = with_hosts(self.fleet.to_plan(), self.hosts, self.entries(), self.fleet.by_host())
         else:
             alone = () if brought else ONE_GUEST
             specs = [spec for guest in self.guests or alone for spec in guest.to_plan()]
         specs = with_workloads(specs, brought)
         links = {
             name: entry.link
-            for _, entries in self._entries()
+            for _, entries in self.entries()
             for entry in entries
             for name in entry.names()
             if entry.link is not None

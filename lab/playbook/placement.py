@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from itertools import cycle
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,10 @@ from lab.playbook.fields import Name
 from lab.playbook.mistakes import Wrong
 
 if TYPE_CHECKING:
+    from lab.core.plan import GuestSpec
+    from lab.playbook.fleet import FleetSection
     from lab.playbook.guests import GuestSection
+    from lab.playbook.rollouts import RolloutSection
 
 MOST_HOSTS = 64
 
@@ -27,42 +31,70 @@ HostNames = Annotated[
     list[Name], BeforeValidator(_number), Field(json_schema_extra={"minItems": 1, "maxItems": MOST_HOSTS})
 ]
 
-ALONE = ("matrix", "fleet", "rollout", "announce", "workload", "tolerance", "network")
+ALONE = ("matrix", "announce", "workload", "tolerance", "network")
 """Keys that do not go with hosts: what they set up is on one host."""
 
+At = tuple[str | int, ...]
+Entries = Sequence[tuple[At, Sequence["GuestSection"]]]
+"""Lists of guests, and where they are in the playbook."""
 
-def placement(hosts: Sequence[str], guests: Sequence[GuestSection]) -> dict[str, list[str]]:
+
+def placement(hosts: Sequence[str], entries: Entries) -> dict[str, list[str]]:
     """The names of the guests on each host: those that name theirs, the others in turn, as they are
     written."""
     placed: dict[str, list[str]] = {host: [] for host in hosts}
     turn = cycle(hosts)
-    for guest in guests:
-        for name in guest.names():
-            placed[guest.host or next(turn)].append(name)
+    for _, guests in entries:
+        for guest in guests:
+            for name in guest.names():
+                placed.setdefault(guest.host or next(turn), []).append(name)
     return placed
 
 
+def with_hosts(
+    specs: Sequence[GuestSpec], hosts: Sequence[str] | None, entries: Entries, by_host: Collection[str]
+) -> list[GuestSpec]:
+    """The guests; the fault domain of those whose name is in `by_host` is the number of their host."""
+    number = {
+        name: number
+        for number, names in enumerate(placement(hosts or ("",), entries).values())
+        for name in names
+        if name in by_host
+    }
+    return [replace(spec, fault_domain=number[spec.name]) if spec.name in number else spec for spec in specs]
+
+
 def check_placement(
-    hosts: Sequence[str] | None, guests: Sequence[GuestSection], given: Collection[str]
+    hosts: Sequence[str] | None,
+    entries: Entries,
+    given: Collection[str],
+    fleet: FleetSection | None,
+    rollout: RolloutSection | None,
 ) -> None:
-    """Wrong when a guest cannot be on its host, or a host has none. given: the playbook's keys."""
-    for number, guest in enumerate(guests):
-        at = ("guests", number)
-        if guest.host is not None and guest.host not in (hosts or ()):
-            what = f"{guest.host} is none of the hosts" if hosts else "host goes with hosts"
-            todo = f"known: {', '.join(hosts)}" if hosts else f"add hosts: [{guest.host}], or delete it"
-            raise Wrong(what, todo, within=(*at, "host"))
-        if hosts and guest.domain is not None:
-            what = "a domain of your own is on the host of its libvirt"
-            raise Wrong(what, "delete hosts, or the domain", within=(*at, "domain"))
+    """Wrong when a guest cannot be on its host, or a host has none, or what is wanted of them does not go
+    with hosts or without. given: the playbook's keys."""
+    for place, guests in entries:
+        for number, guest in enumerate(guests):
+            at = (*place, number)
+            if guest.host is not None and guest.host not in (hosts or ()):
+                what = f"{guest.host} is none of the hosts" if hosts else "host goes with hosts"
+                todo = f"known: {', '.join(hosts)}" if hosts else f"add hosts: [{guest.host}], or delete it"
+                raise Wrong(what, todo, within=(*at, "host"))
+            if hosts and guest.domain is not None:
+                what = "a domain of your own is on the host of its libvirt"
+                raise Wrong(what, "delete hosts, or the domain", within=(*at, "domain"))
     if hosts is None:
+        if fleet is not None:
+            fleet.fits_one_host()
         return
+    if rollout is not None:
+        rollout.fits_hosts()
     for key in ALONE:
         if key in given:
             raise Wrong(f"{key} does not go with hosts", "delete one of them", within=(key,))
     for number, host in enumerate(hosts):
         if host in hosts[:number]:
             raise Wrong(f"the host {host} is given twice", "delete one of the two", within=("hosts", number))
-    for number, (host, names) in enumerate(placement(hosts, guests).items()):
+    for number, (host, names) in enumerate(placement(hosts, entries).items()):
         if not names:
             raise Wrong(f"no guest is on {host}", "add guests, or delete the host", within=("hosts", number))

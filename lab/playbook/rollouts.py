@@ -178,6 +178,16 @@ class RolloutSection(BaseModel):
             for index, asked in enumerate(gate.on or ()):
                 known(named, asked, ("gates", number, "on", index))
 
+    def fits_hosts(self) -> None:
+        """Wrong when the guests cannot be gone through on several hosts."""
+        if self.order is Order.SHUFFLED and self.seed is None:
+            what = "all hosts need the same order, and a run draws one"
+            raise Wrong(what, "add seed: 1", within=("rollout", "order"))
+        for number, gate in enumerate(self.gates):
+            if gate.members is not None:
+                what = "a host does not ask the members on other hosts"
+                raise Wrong(what, "delete the gate, or hosts", within=("rollout", "gates", number, "members"))
+
     def to_plan(self, named: Named) -> core.Rollout:
         """The rollout as the plan has it."""
         return core.Rollout(

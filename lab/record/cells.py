@@ -48,7 +48,9 @@ def cell_histories(history: History) -> dict[str, CellHistory]:
 
 def wanted(cell: planned.Cell, rollouts: Sequence[rollout_result.RolloutHistory] = ()) -> int:
     """The expected number of guests' cycles. A stopped rollout needs no more than it began."""
-    return rollout_result.wanted(rollouts, len(cell.frozen_guests), cell.repeat, cell.control)
+    return rollout_result.wanted(
+        rollouts, [spec.name for spec in cell.frozen_guests], cell.repeat, cell.control
+    )
 
 
 def cell_findings(

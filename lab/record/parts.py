@@ -14,7 +14,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from lab.core.clock import Stamp
+from lab.core.clock import Interval, Stamp
+from lab.core.fleet_clocks import FleetClocks
+from lab.core.fleet_placement import placed_hosts
 from lab.core.history import (
     SCHEMA,
     CellReached,
@@ -25,6 +27,7 @@ from lab.core.history import (
     ToleranceTried,
 )
 from lab.core.history.encoding import line_of
+from lab.core.offsets import Sample
 from lab.core.plan import Plan
 from lab.errors import MachineError, UsageError
 from lab.record import EVENTS
@@ -34,6 +37,10 @@ from lab.record.model import PartRecord
 
 MACHINE = "machine"
 """The member of a host's details that tells machines apart."""
+
+FLEET = "fleet"
+"""The member with what a fleet's controller knows of a host: `cut_off`; `stops`; and `clock`, the samples of
+its MONOTONIC_RAW minus the controller's, each [from, to, low, high], ns; from and to are the controller's."""
 
 
 def whole_plan(histories: Sequence[History]) -> Plan:
@@ -84,7 +91,7 @@ def _lines(parts: Sequence[History], plan: Plan, run_id: str) -> Iterator[str]:
     ended = max((part.ended for part in parts), key=lambda at: at.real_ns)
     machines = {_machine(start.host) for start in starts}
     calibration = starts[0].calibration if len(machines) == 1 else None
-    sequence, cycles = 0, 0
+    sequence, cycles, at_once = 0, 0, bool(placed_hosts(plan))
 
     def line(event: Any, at: Stamp) -> str:
         nonlocal sequence
@@ -108,7 +115,8 @@ def _lines(parts: Sequence[History], plan: Plan, run_id: str) -> Iterator[str]:
                 most = max(most, cycle)
                 event = replace(event, cycle=cycle + cycles)
             yield line_of(event, None, entry.at) if entry.seq is None else line(event, entry.at)
-        cycles += most + 1
+        if not at_once:  # a cycle of a fleet over hosts is one of all hosts
+            cycles += most + 1
     yield line(RunEnded(interrupted=False, failure=""), ended)
 
 
@@ -153,6 +161,18 @@ def machines_of(parts: Sequence[PartRecord]) -> Mapping[str, str]:
     """The machine of each cell; of cells of one machine nothing is said."""
     known = {cell: _machine(part.host) for part in parts for cell in part.cells}
     return known if len(set(known.values())) > 1 else {}
+
+
+def fleet_clocks(history: History) -> FleetClocks:
+    """The clocks of the hosts of a fleet, as its controller has measured them."""
+    samples: dict[str, list[Sample]] = {}
+    for part in history.of(PartMerged):
+        details = part.host.details
+        known = details.get(FLEET) or {}
+        samples[str(details.get("host", ""))] = [
+            Sample(first, last, Interval(low, high)) for first, last, low, high in known.get("clock", ())
+        ]
+    return FleetClocks(samples)
 
 
 def part_record(part: PartMerged, history: History, iso: Callable[[int], str]) -> PartRecord:

@@ -18,7 +18,7 @@ from lab.core.history import (
 from lab.core.one_at_a_time import Ends, Proof, Skew, named
 from lab.core.plan import DomainKind, GuestSpec, RolloutEnd
 from lab.core.rollout import Domain, set_of
-from lab.core.rollout_result import GateHistory, RolloutHistory, WaveHistory, stands
+from lab.core.rollout_result import GateHistory, RolloutHistory, WaveHistory, over_hosts, stands
 from lab.core.verdict import Finding, worst
 from lab.errors import RecordError
 from lab.record.event_timelines import totals_of
@@ -26,6 +26,7 @@ from lab.record.journal import History
 from lab.record.model import CycleRecord
 from lab.record.model_events import ApartRecord, EventRecord, OneAtATime, RolloutRecord, WaveRecord
 from lab.record.model_events import DomainRecord as DomainMember
+from lab.record.parts import parts_of
 from lab.record.statistics import spread_of_pauses
 
 
@@ -62,8 +63,13 @@ def _changed(
     return replace(history, waves=(*history.waves[:-1], last))
 
 
-def rollouts_of(history: History) -> list[RolloutHistory]:
-    """Every rollout that has begun. RecordError for an event of a rollout or of a wave that has not."""
+def rollouts_of(history: History, hosts: int = 0) -> list[RolloutHistory]:
+    """Every rollout that has begun. hosts: how many a fleet over hosts has; 0 for any other. RecordError for
+    an event of a rollout or of a wave that has not."""
+    if hosts:
+        each = [rollouts_of(own) for _, own in parts_of(history)]
+        many = max((len(one) for one in each), default=0)
+        return [over_hosts([one[n] for one in each if n < len(one)], hosts) for n in range(many)]
     found: list[RolloutHistory] = []
     for entry in history.entries:
         event = entry.event

@@ -15,12 +15,10 @@ from lab.core.clocksource import option_findings
 from lab.core.findings import findings
 from lab.core.history import DeadManActed, PartMerged, RunEnded
 from lab.core.judge import cells_of, measure_each, repacked
-from lab.core.one_at_a_time import downs, one_at_a_time, proof_finding, skew_findings, skews
-from lab.core.plan import GuestSpec, Plan
+from lab.core.plan import GuestSpec
 from lab.core.repeatability import again
 from lab.core.rescue import RESUMED
 from lab.core.result import CycleResult
-from lab.core.rollout_result import rollout_findings
 from lab.core.timeline import Observation
 from lab.core.verdict import Finding, Outcome, worst
 from lab.errors import MachineError, RecordError
@@ -34,6 +32,7 @@ from lab.record.event_timelines import (
     marked,
     service_findings,
 )
+from lab.record.fleet import FleetFindings
 from lab.record.journal import History
 from lab.record.model import ApartRecord as ApartRecord
 from lab.record.model import AuditRecord as AuditRecord
@@ -72,7 +71,6 @@ from lab.record.model import Witnesses as Witnesses
 from lab.record.network import network_of
 from lab.record.parts import machines_of, part_record, parts_of
 from lab.record.rebuild import observations_of, plan_of
-from lab.record.rollout import ends_of, proof_of, rollout_of, rollouts_of
 from lab.record.statistics import statistics as statistics
 from lab.record.workloads import JudgedWorkload, workloads_of
 
@@ -142,47 +140,6 @@ def _is_of(result: CycleResult, cell: str, guest: str) -> bool:
     return result.observation.cell == cell and result.observation.guest == guest
 
 
-class _Fleet:
-    """The findings and entries of a plan's rollout; without a rollout, only the skew of its guests."""
-
-    def __init__(self, history: History, plan: Plan, results: Sequence[CycleResult]) -> None:
-        self._plan, self._results = plan, results
-        self.rollouts = rollouts_of(history)
-        self.waves = {(w.cycle, g): w.number for one in self.rollouts for w in one.waves for g in w.guests}
-        self._by = plan.rollout.by if plan.rollout is not None else None
-        self._proof = None
-        if self._by is not None:
-            down = downs(results, plan.guests, self._by, ends_of(history))
-            self._proof = one_at_a_time(down, self._by)
-
-    def findings(self, cell: planned.Cell, results: Sequence[CycleResult]) -> list[Finding]:
-        """The findings of one cell. results: its cycles."""
-        expect, rollout = cell.expectations, self._plan.rollout
-        apart = skews(results, cell.guests, self._by)
-        found = skew_findings(apart, expect.skew_ns, self._by, cell.id)
-        if rollout is not None and self._proof is not None:
-            found += rollout_findings(self.rollouts, rollout, cell.guests, expect.rollout, cell.id)
-            found.append(proof_finding(self._proof, rollout.by, cell.id))
-        return found
-
-    def members(
-        self,
-        cycles: Sequence[tuple[str, CycleRecord]],
-        events: Sequence[EventRecord],
-        found: Sequence[Finding],
-    ) -> tuple[RolloutRecord, ...]:
-        """The entries in run.json."""
-        guests = self._plan.guests
-        apart = skews(self._results, guests, self._by)
-        return tuple(rollout_of(history, guests, cycles, events, apart, found) for history in self.rollouts)
-
-    def one_at_a_time(self) -> OneAtATime | None:
-        """The entries in run.json."""
-        if self._proof is None or self._by is None:
-            return None
-        return proof_of(self._proof, self._by)
-
-
 def _with_event(cycle: CycleRecord, guest: str, of_events: Mapping[str, Sequence[Finding]]) -> CycleRecord:
     """The cycle, its outcome combined with its event's findings about this guest: one verdict for one
     freeze."""
@@ -214,7 +171,7 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         made.append(cycle_of(result, found[-1], expect))
         results.append(repacked(result, obs))
     own = _run_findings(history)
-    timelines, fleet = event_timelines(history, results), _Fleet(history, plan, results)
+    timelines, fleet = event_timelines(history, results), FleetFindings(history, plan, results)
     whose = [result.observation.guest for result in results]
     histories, by_cell_events = cell_histories(history), dict[str, dict[str, list[Finding]]]()
     for cell in plan.parts:
@@ -271,6 +228,7 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         if plan.cells:
             announced = [event for event in events_of if event.cell == cell.id]
             cells.append(cell_of(cell, cell_history, here, over_all, announced))
+    own += _turned(plan.expectations, fleet.over_hosts())
     everything = [*own, *(f for given in found for f in given)]
     start, host = history.start, history.start.host
     parts = tuple(

@@ -95,6 +95,9 @@ def _table(page: Page, run: Run) -> None:
     if run.cells:
         if not _is_search_matrix(run):
             _matrix(page, run)
+        if run.rollouts:  # of a fleet over hosts
+            page.blank()
+            show_rollouts(page, run, MOST_WAVES)
     elif run.rollouts:
         show_rollouts(page, run, MOST_WAVES)
         if any(row.outcome is not Outcome.PASSED for row in rows_of(run)):  # else the waves say it all

@@ -29,7 +29,6 @@ from lab.session.emulators import find_emulator
 from lab.session.guests import Guests
 from lab.session.images import check_images
 from lab.session.own_guests import check_cells
-from lab.session.rendezvous import agreed
 from lab.session.settings import Settings, check_memory, lab_key
 from lab.session.signals import Teardown, shield
 
@@ -86,7 +85,7 @@ class Cells:
         self._checked = checked
         self._plan, self._hypervisor, self._settings = plan, hypervisor, settings
         self._clock, self._view, self._journal = clock, view, journal
-        self._controller = Controller(clock, hypervisor, journal, view, shield)
+        self._controller = Controller(clock, hypervisor, journal, view, shield, settings.meeting)
         self._shield = shield
         self._stack = self._teardown()
         self._kind: _Kind | None = None
@@ -139,7 +138,7 @@ class Cells:
     def _waves(self) -> int:
         """The number of cycles in which every guest is frozen once."""
         rollout = self._plan.rollout
-        return len(waves(self._plan.guests, rollout)) if rollout is not None else 1
+        return len(waves(self._settings.fleet or self._plan.guests, rollout)) if rollout is not None else 1
 
     def _skip(self, cell: Cell, error: FreezelabError) -> None:
         if not cell.id:
@@ -170,7 +169,6 @@ class Cells:
             if cycle.announce is not None and repeat:
                 announcer, subjects = self._announcer(batch[0], guests, subjects, stack)
             clients = self._workloads(batch, guests, stack)
-            subjects = agreed(subjects, self._settings.instant)
             runner = CycleRunner(
                 self._controller, self._clock, self._journal, self._view, batch[0], patch, announcer, clients
             )
@@ -302,6 +300,8 @@ class Cells:
                 {spec.name: self._settings.secret_values(spec).mask for spec in cell.guests},
             ),
             cell.expectations.tolerance_ns,
+            self._settings.fleet,
+            self._settings.meeting,
         )
         stopped = fleet.roll_out(self._index, subjects, runner.run)
         self._index += len(fleet.waves)

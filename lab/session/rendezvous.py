@@ -6,11 +6,16 @@ another machine, in lines on this process's standard output and input.
     freezelab-ready N      here: cycle N, from 1, is ready to freeze; asked for just before the freeze
     wait                   there: others are not ready yet
     freeze RAW             there: freeze at RAW of this machine's CLOCK_MONOTONIC_RAW, in nanoseconds
-    off                    there: do not
+    off WHY                there: do not
+    freezelab-over N WHY   here: cycle N, a wave of a rollout, is over: its guests on this host are back and
+                           their gates hold, or WHY not. A host without a guest in it says so at once
+    go                     there: it is over on all hosts, and the next may begin
+    stop WHY               there: the rollout stops after this wave
 
 Until the instant has come nothing is frozen, and a controller that is silent for SILENT_S, or gone, means
 that nothing will be. From the instant on the controller is not needed: this process freezes, patches and
-resumes, and its guard and dead-man are beside the guests. So a link that is cut leaves no guest frozen.
+resumes, and its guard and dead-man are beside the guests. So a link that is cut leaves no guest frozen. No
+wave begins before it is known of every host that the one before is over there.
 """
 
 from __future__ import annotations
@@ -19,22 +24,20 @@ import json
 import os
 import select
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 
-from lab.controller import CycleGuest
 from lab.core.quantities import format_magnitude
 from lab.errors import MachineError
 from lab.ports import Clock
 
-ABOUT, READY = "freezelab-about", "freezelab-ready"
-GO, WAIT, FREEZE, OFF = "go", "wait", "freeze", "off"
+ABOUT, READY, OVER = "freezelab-about", "freezelab-ready", "freezelab-over"
+GO, WAIT, FREEZE, OFF, STOP = "go", "wait", "freeze", "off", "stop"
 SILENT_S = 20.0
 _WHERE = "controller"
 
 
 class Rendezvous:
-    """Waits for the instants of one run after another. lines, answers: the descriptors."""
+    """A ports.Meeting. lines, answers: the descriptors."""
 
     def __init__(self, clock: Clock, lines: int = 0, answers: int = 1) -> None:
         self._clock, self._lines, self._answers = clock, lines, answers
@@ -43,58 +46,55 @@ class Rendezvous:
     def introduce(self, about: Mapping[str, str]) -> None:
         """Say what this host is, and return when the run may begin here. MachineError when it may not."""
         self._say(f"{ABOUT} {json.dumps(about)}")
-        if self._order() != GO:
+        if self._order("start") != GO:
             raise MachineError("the run was called off", where=_WHERE)
 
     def __call__(self) -> None:
         """Return at the next instant. MachineError when there is none: the guests must not be frozen."""
         self._cycles += 1
         self._say(f"{READY} {self._cycles}")
-        word, _, instant = self._order().partition(" ")
-        if word != FREEZE or not instant.isdigit():
-            raise MachineError("the freeze was called off", where=_WHERE)
-        late = self._clock.now().raw_ns - int(instant)
+        word, _, rest = self._order("freeze").partition(" ")
+        if word != FREEZE or not rest.isdigit():
+            why = f": {rest}" if word == OFF and rest else ""
+            raise MachineError(f"the freeze was called off{why}", where=_WHERE)
+        instant = int(rest)
+        late = self._clock.now().raw_ns - instant
         if late > 0:
             what = f"the instant of the freeze came {format_magnitude(late)} late, so there was none"
             raise MachineError(what, where=_WHERE, hint="the link was too slow, or cut for a while")
-        self._clock.sleep_until(int(instant))
+        self._clock.sleep_until(instant)
+
+    def over(self, index: int, why: str) -> str:
+        """See ports.Meeting."""
+        self._cycles = index + 1
+        try:
+            self._say(f"{OVER} {self._cycles} {' '.join(why.split())}".rstrip())
+            word, _, rest = self._order("next domain").partition(" ")
+        except MachineError as error:
+            return why or str(error).split("\n")[0]
+        return "" if word == GO else rest or "the controller stops it"
 
     def _say(self, line: str) -> None:
-        os.write(self._answers, f"{line}\n".encode())
+        try:
+            os.write(self._answers, f"{line}\n".encode())
+        except OSError as error:
+            raise MachineError("gone", where=_WHERE) from error
 
-    def _order(self) -> str:
-        """The next line that is not WAIT."""
-        while (order := self._next()) == WAIT:
+    def _order(self, of: str) -> str:
+        """The next line that is not WAIT. of: what it is about. MachineError when none comes."""
+        while (order := self._next(of)) == WAIT:
             pass
         return order
 
-    def _next(self) -> str:
-        """The next line. MachineError when none comes."""
+    def _next(self, of: str) -> str:
         deadline = time.monotonic() + SILENT_S
         while b"\n" not in self._unread:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self._lines], [], [], left)[0]:
-                raise MachineError(f"silent for {SILENT_S:.0f} s, so there was no freeze", where=_WHERE)
+                raise MachineError(f"silent for {SILENT_S:.0f} s, so there was no {of}", where=_WHERE)
             data = os.read(self._lines, 4096)
             if not data:
-                raise MachineError("gone before the freeze, so there was none", where=_WHERE)
+                raise MachineError(f"gone before the {of}, so there was none", where=_WHERE)
             self._unread += data
         line, self._unread = self._unread.split(b"\n", 1)
         return line.decode("utf-8", "replace").strip()
-
-
-def agreed(subjects: Mapping[str, CycleGuest], instant: Callable[[], None] | None) -> dict[str, CycleGuest]:
-    """The guests of a cell. With `instant`, it is called before each of their freezes, after all that they do
-    before it."""
-    found = dict(subjects)
-    if instant is not None and found:
-        name, last = list(found.items())[-1]
-        own = last.before_freeze
-
-        def before_freeze() -> None:
-            if own is not None:
-                own()
-            instant()
-
-        found[name] = replace(last, before_freeze=before_freeze)
-    return found

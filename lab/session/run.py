@@ -20,7 +20,7 @@ from lab.host import facts as host_facts
 from lab.hypervisor.accelerators import AcceleratorRequest
 from lab.hypervisor.connection import connect
 from lab.image.build import Progress
-from lab.ports import View
+from lab.ports import Meeting, View
 from lab.process.clock import HostClock
 from lab.record.events import Entry
 from lab.record.index import index_of, judged
@@ -50,7 +50,7 @@ class RunOptions:
     the plan's. wait: wait for another run in this state folder to end. earlier: tries of a search that goes
     on. tags: the run's, for its record. appended: called with the run's folder and each event of its history;
     see FileJournal. run_id: a new_run_id(); "": one is made. whole: the playbook's plan, when the run has
-    only a part of its cells. instant: see Settings."""
+    only a part of its cells. meeting: see Settings."""
 
     uri: str | None = None
     accelerator: AcceleratorRequest = AcceleratorRequest.AUTO
@@ -62,7 +62,7 @@ class RunOptions:
     appended: Callable[[Path, Entry], None] | None = None
     run_id: str = ""
     whole: Plan | None = None
-    instant: Callable[[], None] | None = None
+    meeting: Meeting | None = None
 
 
 class RunWork(Protocol):
@@ -155,7 +155,8 @@ def _run(
             golden=golden,
             secrets=secret_values,
             network=plan.network,
-            instant=options.instant,
+            meeting=options.meeting,
+            fleet=(options.whole or plan).guests if options.meeting else (),
         )
         hypervisor.dead_man.history = journal.path
         earlier = options.earlier

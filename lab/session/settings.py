@@ -23,6 +23,7 @@ from lab.hypervisor.accelerators import Choice
 from lab.hypervisor.domain import Accelerator, DomainSpec
 from lab.image.identity import make_key, write_key
 from lab.image.store import Image
+from lab.ports import Meeting
 from lab.process.pace import paced
 from lab.session.guest_seed import GuestSeed
 from lab.session.paths import made
@@ -76,8 +77,8 @@ class Settings:
     lab's own network, for those that have a place in it. secrets: the values of their setups' secrets.
     emulator: this machine's own. emulators: others, by GuestSpec.emulator.
     devices: the device of QEMU's that a guest's mechanism needs, by the guest's name.
-    nested: they can run guests on KVM themselves. furnishing: of their golden states. instant: returns at the
-    instant of a freeze, on which hosts of a fleet have agreed; None: it is at once.
+    nested: they can run guests on KVM themselves. furnishing: of their golden states. meeting: with the
+    controller, for a host of a fleet; fleet: its guests, on all hosts.
     """
 
     run: str
@@ -98,7 +99,8 @@ class Settings:
     secrets: Mapping[Secret, bytes] = field(default_factory=dict, repr=False)
     emulators: Mapping[str, Emulator] = field(default_factory=dict)
     devices: Mapping[str, str] = field(default_factory=dict)
-    instant: Callable[[], None] | None = None
+    meeting: Meeting | None = None
+    fleet: tuple[GuestSpec, ...] = ()
 
     def secret_values(self, spec: GuestSpec) -> SecretValues:
         """Those of a guest's set-up."""

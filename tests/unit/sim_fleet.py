@@ -27,7 +27,17 @@ from lab.core.timeline import Call, CpuWait, Heartbeat, ProbeFacts, Reading, Sam
 from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import GuestError, GuestGone
-from lab.ports import Announcer, Freezing, Frozen, Guard, Health, PatchResult, Resumed, Successor
+from lab.ports import (
+    Announcer,
+    Freezing,
+    Frozen,
+    Guard,
+    Health,
+    Meeting,
+    PatchResult,
+    Resumed,
+    Successor,
+)
 
 REAL_NS = 1_790_000_000 * NS_PER_S
 BEGIN = Stamp(0, REAL_NS)
@@ -203,12 +213,17 @@ class World:
         cycle: CycleSpec,
         announcer: Announcer | None = None,
         expect: Expectations = Expectations(),  # noqa: B008 - frozen
+        all_guests: Sequence[GuestSpec] = (),
+        meeting: Meeting | None = None,
     ) -> RolloutStop | None:
-        """The whole rollout over these guests, by the real controller."""
-        controller = Controller(self, self, self, self, _shield)
+        """The whole rollout over these guests, by the real controller. all_guests, meeting: with other hosts
+        that have guests of it."""
+        controller = Controller(self, self, self, self, _shield, meeting)
         cell = Cell("", (), tuple(specs), ResyncMechanism.PUSH, cycle, expect)
         freezes = CycleRunner(controller, self, self, self, cell, _Hold(self, cycle), announcer)
-        fleet = RolloutRunner(rollout, specs, self, self, self, self, expect.tolerance_ns)
+        fleet = RolloutRunner(
+            rollout, specs, self, self, self, self, expect.tolerance_ns, all_guests, meeting
+        )
         return fleet.roll_out(0, self.subjects(), freezes.run)
 
     def subjects(self) -> Mapping[str, CycleGuest]:

@@ -31,6 +31,11 @@ from lab.session.rendezvous import Rendezvous
 from tests.unit.playbooks import mistakes_in
 from tests.unit.real_histories import real
 
+FLEET = """hosts: [r1, r2]
+fleet:
+  guests: [{name: a, count: 3}]
+  availability_sets: [{name: a, guests: [a], fault_domains: hosts}]
+"""
 REST = "resync: agent\ncycle: {patch: {hold: 5s}}\n"
 
 
@@ -48,6 +53,18 @@ def test_guests_are_spread_in_turn_beside_those_that_name_their_host() -> None:
     assert guests_by_host(plan) == {"r1": ["b", "c-1"], "r2": ["a", "c-0", "c-2"]}
     assert placed_hosts(plan) == ("r1", "r2")
     assert [cell.values for cell in plan.cells] == [(("host", "r1"),), (("host", "r2"),)]
+
+
+def test_the_fault_domain_of_a_guest_can_be_its_host() -> None:
+    plan = plan_of(FLEET)
+    assert [(guest.name, guest.fault_domain, guest.update_domain) for guest in plan.guests] == [
+        ("a-0", 0, 0),
+        ("a-1", 1, 1),
+        ("a-2", 0, 2),
+    ]
+    assert guests_by_host(plan) == {"r1": ["a-0", "a-2"], "r2": ["a-1"]}
+    scaled = "hosts: [r1, r2]\nfleet: {scale_sets: [{name: p, count: 3, fault_domains: hosts}]}\n"
+    assert [guest.fault_domain for guest in plan_of(scaled).guests] == [0, 1, 0]
 
 
 def test_one_guest_is_on_one_host() -> None:
@@ -71,6 +88,10 @@ def test_other_plans_are_on_no_hosts(text: str) -> None:
         ("hosts: [r1]\nguests: [{domain: vm}]\n", "3:19: a domain of your own is on the host of its libvirt"),
         ("hosts: [r1]\nmatrix: {method: [suspend]}\n", "3:1: matrix does not go with hosts; delete one"),
         ("hosts: [r1]\nannounce: {notice: 1min}\n", "3:1: announce does not go with hosts; delete one"),
+        (f"{FLEET}rollout: {{order: shuffled}}\n", "6:18: all hosts need the same order"),
+        (f"{FLEET}rollout: {{gates: [{{members: healthy}}]}}\n", "6:29: a host does not ask the"),
+        (FLEET.replace("hosts: [r1, r2]\n", ""), "4:61: hosts as fault domains go with hosts; add hosts: ["),
+        ("hosts: [r1]\nfleet: {guests: [{name: a, host: r9}]}\n", "3:34: r9 is none of the hosts; known: r1"),
         ("hosts: [r1]\nnetwork: lab\n", "3:10: network does not go with hosts; delete one"),
     ],
 )  # fmt: skip
@@ -153,7 +174,7 @@ def test_hosts_that_do_not_go_together_are_refused_before_the_start(second: dict
     for host, more in zip(hosts, ({}, second), strict=True):
         host.about = {**identity(), **more}
     plan = plan_of("hosts: [r1, r2]\nguests: [{name: a, count: 2}]\n")
-    run = FleetRun(plan, FleetOptions(Path("p.yaml"), 1), hosts, "run", HostClock(), NullView())
+    run = FleetRun(plan, FleetOptions(Path("p.yaml")), hosts, "run", HostClock(), NullView())
     with pytest.raises(MachineError, match=why):
         run.admit()
 
