@@ -12,6 +12,9 @@ from lab.core.verdict import Finding, Outcome
 ROLLOUT, GATES = "rollout", "gates"
 """Metrics of the findings."""
 
+SILENT = "controller:"
+"""The beginning of a reason that a host gives by itself, because it heard nothing from the controller."""
+
 MOST_NAMED = 6
 """The most domains that a reason names individually."""
 
@@ -94,8 +97,8 @@ def over_hosts(given: Sequence[RolloutHistory], hosts: int) -> RolloutHistory:
     found = replace(first, waves=tuple(waves), ended=None, why="", stopped_in=None)
     stopped = [one for one in given if one.ended is RolloutEnd.STOPPED]
     if stopped:
-        # The host itself has the reason in its own words, the others have it from the controller.
-        of = next((one for one in stopped if any(wave.refused for wave in one.waves)), stopped[0])
+        # A host whose gate did not hold has the best reason, and one that heard nothing the worst.
+        of = min(stopped, key=lambda one: (not any(w.refused for w in one.waves), one.why.startswith(SILENT)))
         return replace(found, ended=RolloutEnd.STOPPED, why=of.why, stopped_in=of.stopped_in)
     if len(given) == hosts and all(one.ended is RolloutEnd.COMPLETE for one in given):
         return replace(found, ended=RolloutEnd.COMPLETE, stopped_in=first.stopped_in)

@@ -195,3 +195,11 @@ def test_a_rollout_is_complete_when_every_host_says_so() -> None:
     for given in ([whole, cut], [whole]):
         found = over_hosts(given, 2)
         assert found.ended is None and not found.done(found.waves[-1])
+
+
+def test_the_reason_is_that_of_who_knows_it() -> None:
+    silent, told = (
+        RolloutHistory(None, DomainKind.UPDATE, (("a",),), (wave(1),), RolloutEnd.STOPPED, why, 1)
+        for why in ("controller: silent for 20 s, so there was no next domain", "r1: cut off")
+    )
+    assert over_hosts([silent, told], 2).why == "r1: cut off"
