@@ -297,6 +297,13 @@ class SshHosts:
         path.write_text(text or "hosts:\n" + "".join(map(self.entry, self.hosts)))
         return path
 
+    def told(self, kind: str, guest: str) -> list[dict[str, Any]]:
+        """The events of this kind and guest in the histories of the controller's runs."""
+        state = Path(self.environment()["FREEZELAB_HOME"])
+        lines = [line for path in state.glob("runs/*/events.jsonl") for line in path.open()]
+        found = [json.loads(line) for line in lines if f'"kind":"{kind}"' in line]
+        return [event for event in found if event["guest"] == guest]
+
     def there(self, host: NamespaceHost, *arguments: str, timeout_s: float = 120) -> str:
         """What freezelab prints on a host, by ssh(1) from the controller's namespace."""
         words = ["env", f"PYTHONPATH={ROOT}", f"FREEZELAB_HOME={host.state}", sys.executable]

@@ -178,7 +178,7 @@ def test_guests_on_two_hosts_are_frozen_at_one_instant_and_a_cut_link_leaves_non
         assert sorted(stops) == ["rack-1", "rack-2"]
         for (stop,) in stops.values():  # about the instant, in the controller's clock, with the truth in them
             assert stop["high_ns"] > -5 * NS_PER_MS and stop["low_ns"] < 2 * NS_PER_S
-        (resumed,) = second.told("resume")  # REALTIME is that of the whole machine
+        (resumed,) = lab.told("resume", "web-1")  # REALTIME is that of the whole machine
         assert second.cut_ns < resumed["real_ns"] < second.healed_ns
         guests = {guest["name"]: guest["cycles"][0] for guest in run["guests"]}
         assert sorted(guests) == ["web-0", "web-1"]
@@ -187,3 +187,39 @@ def test_guests_on_two_hosts_are_frozen_at_one_instant_and_a_cut_link_leaves_non
         )
         for host in lab.hosts:
             assert not list((host.state / "guests").glob("*"))
+
+
+ROLLOUT = """
+name: two-waves
+hosts: [rack-1, rack-2]
+fleet:
+  guests: [{name: web, count: 2}]
+  availability_sets: [{name: web, guests: [web], update_domains: 2, fault_domains: hosts}]
+rollout: {gates: [{command: "true"}]}
+resync: agent
+cycle: {patch: {hold: 1s}, settle: 0s, before: 1s, watch: 3s}
+"""
+
+
+@pytest.mark.guest
+def test_update_domains_on_two_hosts_are_down_one_at_a_time() -> None:
+    """rack-2's MONOTONIC_RAW is 1000 s ahead. REALTIME is that of the whole machine, so it has the truth."""
+    with ssh_hosts("rack-1") as lab:
+        lab.add("rack-2", ahead_s=1000)
+        folder = lab.folder / "playbook"
+        folder.mkdir()
+        (folder / "fleet.yaml").write_text(ROLLOUT)
+        done = lab.run("run", str(folder / "fleet.yaml"), "--hosts", str(lab.file()), "--json", timeout_s=250)
+        assert done.stdout, done.stderr
+        run = json.loads(done.stdout)
+        (rollout,) = run["rollouts"]
+        assert rollout["ended"] == "complete", rollout
+        assert [wave["state"] for wave in rollout["waves"]] == ["done", "done"]
+        (back,), (frozen,) = lab.told("resume", "web-0"), lab.told("stop", "web-1")
+        apart_ns = frozen["call"]["called"]["real_ns"] - back["call"]["returned"]["real_ns"]
+        assert apart_ns > 0
+        proof = run["one_at_a_time"]
+        assert proof["outcome"] != "failed", proof
+        assert proof["nearest"]["ns"] <= apart_ns + NS_PER_MS
+        if proof["outcome"] == "passed":
+            assert proof["nearest"]["ns"] > 0
