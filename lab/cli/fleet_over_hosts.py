@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lab.cli.running import Perform
+    from lab.controller.meeting import Meeting
     from lab.core.plan import Plan
-    from lab.ports import Meeting, View
+    from lab.ports import View
     from lab.record.run import Run
     from lab.session.run import RunOptions
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from lab.controller.clock_reader import ClockReader, CycleGuest, GuestObservation
 from lab.controller.event_lifecycle import EventLifecycle, Stage, quietly
+from lab.controller.meeting import Meeting
 from lab.core.clock import Stamp
 from lab.core.history import (
     CpuUsed,
@@ -52,7 +53,6 @@ from lab.ports import (
     HostPatch,
     Hypervisor,
     Journal,
-    Meeting,
     PatchResult,
     Resumed,
     View,

@@ -9,13 +9,14 @@ from typing import Literal
 
 from lab.controller.clock_reader import CycleGuest
 from lab.controller.event_lifecycle import Stage
+from lab.controller.meeting import Meeting
 from lab.core.clock import GuestClock
 from lab.core.history import GateAsked, RolloutEnded, RolloutPlanned, WaveReached
 from lab.core.plan import Gate, GateKind, GuestSpec, Rollout, RolloutEnd
 from lab.core.rollout import Wave, set_of, waves
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import FreezelabError, GuestError
-from lab.ports import Clock, Doctor, Health, Journal, Meeting, View
+from lab.ports import Clock, Doctor, Health, Journal, View
 
 AGAIN_NS = 250 * NS_PER_MS
 """Interval between two checks of a gate that does not hold yet."""

@@ -37,7 +37,7 @@ _WHERE = "controller"
 
 
 class Rendezvous:
-    """A ports.Meeting. lines, answers: the descriptors."""
+    """A controller.meeting.Meeting. lines, answers: the descriptors."""
 
     def __init__(self, clock: Clock, lines: int = 0, answers: int = 1) -> None:
         self._clock, self._lines, self._answers = clock, lines, answers
@@ -65,7 +65,7 @@ class Rendezvous:
         self._clock.sleep_until(instant)
 
     def over(self, index: int, why: str) -> str:
-        """See ports.Meeting."""
+        """See Meeting."""
         self._cycles = index + 1
         try:
             self._say(f"{OVER} {self._cycles} {' '.join(why.split())}".rstrip())

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, TypeVar
 
+from lab.controller.meeting import Meeting
 from lab.core.history import SCHEMA, Host, RunEnded, RunStarted
 from lab.core.plan import Cell, Plan
 from lab.core.setup import Secret
@@ -20,7 +21,7 @@ from lab.host import facts as host_facts
 from lab.hypervisor.accelerators import AcceleratorRequest
 from lab.hypervisor.connection import connect
 from lab.image.build import Progress
-from lab.ports import Meeting, View
+from lab.ports import View
 from lab.process.clock import HostClock
 from lab.record.events import Entry
 from lab.record.index import index_of, judged

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab.controller.meeting import Meeting
 from lab.core.network import NetworkSpec
 from lab.core.plan import Depth, GuestSpec
 from lab.core.secret_values import SecretValues
@@ -23,7 +24,6 @@ from lab.hypervisor.accelerators import Choice
 from lab.hypervisor.domain import Accelerator, DomainSpec
 from lab.image.identity import make_key, write_key
 from lab.image.store import Image
-from lab.ports import Meeting
 from lab.process.pace import paced
 from lab.session.guest_seed import GuestSeed
 from lab.session.paths import made

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from lab.controller import Controller, CycleGuest, CycleRunner, RolloutRunner, RolloutStop
+from lab.controller.meeting import Meeting
 from lab.core.clock import GuestClock, Stamp
 from lab.core.handlers import HandlerEnd
 from lab.core.history import HistoryEvent
@@ -33,7 +34,6 @@ from lab.ports import (
     Frozen,
     Guard,
     Health,
-    Meeting,
     PatchResult,
     Resumed,
     Successor,
