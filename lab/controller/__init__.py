@@ -2,8 +2,8 @@
 
 - `cycle`: settle, measure, freeze, patch, resume, watch. `clock_reader`: reads the guests' clocks in turn.
 - `cycle_runner`: announces and freezes some of a cell's guests. `event_lifecycle`: a cycle's announcement.
-- `rollout`: freezes one domain after another, with gates after each. `meeting`: with the controller of a fleet
-  over hosts. `workload_reports`: what clients report.
+- `rollout`: freezes one domain after another, with gates after each. `meeting`: with the controller of a
+  fleet over hosts. `workload_reports`: what clients report.
 """
 
 from lab.controller.clock_reader import CycleGuest as CycleGuest
