@@ -6,6 +6,7 @@
 - `stores`: `freezelab image …` and `emulator …`.
 - `metrics`: `freezelab metrics serve`. `live_outputs`: what a run writes for programs as it goes on. `ci`:
     what it writes for GitHub.
+- `cell_children`: where the cells of a run over hosts are forked on a host.
 - `options`: values that are more than text, and shared options. `completion`: what a shell is offered.
 - `views`: the view for this stderr. `streams`: output that cannot be delivered.
 

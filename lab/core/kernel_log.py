@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 from lab.core.units import NS_PER_S, NS_PER_US
 
@@ -140,11 +141,11 @@ NOTES = (
 """Harmless messages of Linux that contain the words of trouble."""
 
 
-def _any(messages: Iterable[Message]) -> re.Pattern[str]:
+@cache
+def _any(messages: tuple[Message, ...]) -> re.Pattern[str]:
     return re.compile("|".join(message.pattern for message in messages))
 
 
-_TROUBLE, _NOTES = _any(TROUBLE), _any(NOTES)
 _LOOKS_LIKE_TROUBLE = re.compile(
     r"lockup|LOCKUP|stall|starved|timer wakeup|[Uu]nstable|blocked .*for more than|NETDEV WATCHDOG|"
     r"BUG:|Oops|panic"
@@ -161,9 +162,9 @@ def busy_ns(line: str) -> int | None:
 
 def meaning(line: str) -> Meaning:
     """The meaning of a line of a guest's kernel log."""
-    if _TROUBLE.search(line):
+    if _any(TROUBLE).search(line):
         return Meaning.TROUBLE
-    if _NOTES.search(line) or not _LOOKS_LIKE_TROUBLE.search(line):
+    if _any(NOTES).search(line) or not _LOOKS_LIKE_TROUBLE.search(line):
         return Meaning.NOTE
     return Meaning.UNKNOWN
 

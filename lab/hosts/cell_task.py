@@ -7,7 +7,6 @@ alone, so that a worker with another freezelab can still be told apart.
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import shutil
 import signal
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab import __version__
-from lab.errors import FreezelabError
+from lab.errors import FreezelabError, MachineError
+from lab.hosts.cell_server import CLEAN_UP_S, CellServer
 from lab.process import runner
 from lab.session.paths import home
 from lab.session.work_folders import left, made_work_folder, work_folder
@@ -26,21 +26,21 @@ from lab.session.work_folders import left, made_work_folder, work_folder
 if TYPE_CHECKING:
     from lab.core.plan import Plan
 
-CLEAN_UP_S = 180.0
-"""How long a child may take to resume and remove its guests once it is told to end."""
-
 MOST_BYTES = 64 << 20
 """The largest run folder that is brought back, packed."""
 
 FREEZELAB: tuple[str, ...] = (sys.executable, "-P", "-c", "from lab.cli.entry import main; main()")
-"""The command of the child. Not `python -m`, which puts the current folder and a `lab` in it first."""
+"""The command. Not `python -m`, which puts the current folder and a `lab` in it first."""
 
 _LOOK_S = 0.5
 _PACK_S = 300.0
 _LAB = Path(__file__).resolve().parents[1]
 
-children: dict[str, set[int]] = {}
-"""The process ids of the children of each run over hosts, by its id."""
+servers: dict[str, CellServer] = {}
+"""What starts the cells of a run over hosts, by the run's id. There is one at most."""
+
+running: set[str] = set()
+"""The runs over hosts that have a child here."""
 
 received: set[str] = set()
 """The runs over hosts whose playbooks are here."""
@@ -112,54 +112,63 @@ def run_cells(
     """Run cells that belong together in a child process, to its end. part: the id of the child's run; it can
     be run once. options: of `freezelab run`.
 
-    Returns `status`, the child's exit status, negative for a signal; `said`, the end of what it wrote to
-    stderr; `packed`, its run folder as a tar.gz, b"" when there is none; `why`, why there is none.
+    Returns `status`, the child's exit status, negative for a signal, None when nobody waits for it any more;
+    `said`, the end of what it wrote to stderr; `packed`, its run folder as a tar.gz, b"" when there is none;
+    `why`, why there is none.
     """
     said = work_folder(run) / f"{part}.log"
     words = ["run", str(work_folder(run) / "playbook" / playbook), "--run-id", part, "--quiet", *options]
     for cell in cells:
         words += ["--cell", cell]
-    env = runner.environment(PYTHONPATH=str(_LAB.parent))
-    with said.open("wb") as errors:
-        child = runner.start(
-            [*FREEZELAB, *words],
-            stderr=errors.fileno(),
-            env=env,
-            parent_death=signal.SIGTERM,
-        )
-        children.setdefault(run, set()).add(child.pid)
-        abandoned = False
-        try:
-            while not child.wait(_LOOK_S):
-                if abandoned := _is_abandoned():
-                    os.kill(child.pid, signal.SIGTERM)
-                    child.wait(CLEAN_UP_S)
-        finally:
-            children[run].discard(child.pid)
-            child.stop(CLEAN_UP_S)
-    if child.status == -signal.SIGKILL:  # its guests are resumed in time, but not removed
-        with contextlib.suppress(FreezelabError):
-            runner.run([*FREEZELAB, "recover"], CLEAN_UP_S, env=env)
-    if abandoned:
+    server, status = _server(run), None
+    running.add(run)
+    try:
+        server.begin(words, said)
+        while status is None and not _is_abandoned():
+            status = server.ended(_LOOK_S)
+    finally:
+        running.discard(run)
+        if status is None:
+            _close(run)
+    if status is None:
         forget(run)
-        return {"status": child.status, "said": "", "packed": b"", "why": "nobody waited for it"}
+        return {"status": status, "said": "", "packed": b"", "why": "nobody waited for it"}
+    if status == -signal.SIGKILL:  # its guests are resumed in time, but not removed
+        with contextlib.suppress(FreezelabError):
+            env = runner.environment(PYTHONPATH=str(_LAB.parent))
+            runner.run([*FREEZELAB, "recover"], CLEAN_UP_S, env=env)
     packed, why = _packed(part)
-    return {"status": child.status, "said": _end_of(said), "packed": packed, "why": why}
+    return {"status": status, "said": _end_of(said), "packed": packed, "why": why}
 
 
-def end(run: str) -> int:
-    """Have the children of a run over hosts resume and remove their guests and end. Returns their number."""
-    pids = list(children.get(run, ()))
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-    return len(pids)
+def _server(run: str) -> CellServer:
+    """The server of a run over hosts. One that another run has left is ended."""
+    for other in [name for name in servers if name != run]:
+        _close(other)
+    if run not in servers:
+        servers[run] = CellServer()
+    return servers[run]
+
+
+def _close(run: str) -> None:
+    """End a run's server, and its child, which resumes and removes its guests first."""
+    if (server := servers.pop(run, None)) is not None:
+        server.close()
+
+
+def end(run: str) -> None:
+    """Have the child of a run over hosts resume and remove its guests and end."""
+    if run in running and (server := servers.get(run)) is not None:
+        with contextlib.suppress(MachineError):
+            server.end()
 
 
 def forget(run: str, parts: Sequence[str] | None = None) -> None:
     """Remove the run folders of parts that have arrived at the controller; with None the playbook and all
     else of a run over hosts."""
     if parts is None:
+        if run not in running:  # or this would wait for its child in the worker's event loop
+            _close(run)
         shutil.rmtree(work_folder(run), ignore_errors=True)
         received.discard(run)
     for part in parts or ():

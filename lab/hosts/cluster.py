@@ -24,6 +24,14 @@ from lab.process.runner import quote
 RESOURCE = "lab"
 """What a worker says that it has one of. There is one worker with it on a host."""
 
+QUIET = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s",
+}
+"""Settings of Dask's for what runs beside guests that are measured: by default it looks at itself some 150
+times a second, which takes 2.3 % of a CPU in an idle worker; with these, 0.5 %."""
+
 CONNECT_S = 10.0
 _LOST = OSError, RuntimeError
 """What Dask raises when the scheduler does not answer, and later, when it has given it up."""

@@ -18,6 +18,7 @@ from lab.core.plan import Plan
 from lab.core.quantities import format_length
 from lab.errors import FreezelabError, Interrupted, MachineError, RecordError, UsageError
 from lab.hosts import cell_task
+from lab.hosts.cell_server import CLEAN_UP_S
 from lab.hosts.cell_task import in_a_line
 from lab.hosts.cluster import Cluster
 from lab.hosts.parts import finished, folder_of, packed, without_record
@@ -276,7 +277,7 @@ class HostsRun:
         workers = [host.worker for _, host, _ in self._begun.values()]
         self._view.note(f"ending the cells on {', '.join(host.name for _, host, _ in self._begun.values())}")
         self._cluster.ask(cell_task.end, self._id, workers=workers)
-        until_ns = self._clock.now().raw_ns + round((cell_task.CLEAN_UP_S + 10) * 1e9)
+        until_ns = self._clock.now().raw_ns + round((CLEAN_UP_S + 10) * 1e9)
         while self._begun and self._clock.now().raw_ns < until_ns:
             for task in self._cluster.ended(self._begun, _PATIENCE_S):
                 self._collect(task)

@@ -17,7 +17,8 @@ from typing import Any, TextIO
 
 from lab.errors import MachineError, UsageError
 from lab.hosts import cell_task
-from lab.hosts.cluster import RESOURCE, imported
+from lab.hosts.cell_server import CLEAN_UP_S
+from lab.hosts.cluster import QUIET, RESOURCE, imported
 from lab.session.work_folders import made_work_folder
 
 SILENCE_S = 60.0
@@ -42,9 +43,8 @@ def serve(orders: TextIO, answers: TextIO) -> None:
 async def _served(distributed: Any, order: dict[str, Any], orders: int, answers: TextIO) -> None:
     import dask
 
-    # The profiler would look a hundred times a second, beside guests that are measured.
-    quiet = {"distributed.worker.profile.enabled": False, "distributed.worker.http.routes": []}
-    with _folder() as folder, dask.config.set(quiet):
+    settings = {**QUIET, "distributed.worker.http.routes": []}
+    with _folder() as folder, dask.config.set(settings):
         worker = distributed.Worker(
             order["scheduler"],
             name=order["name"],
@@ -104,8 +104,8 @@ async def _heard(worker: Any, orders: int) -> None:
 
 async def _end_cells() -> None:
     """Have all children end, and wait for them."""
-    for run in list(cell_task.children):
+    for run in list(cell_task.running):
         cell_task.end(run)
-    end = asyncio.get_running_loop().time() + cell_task.CLEAN_UP_S
-    while any(cell_task.children.values()) and asyncio.get_running_loop().time() < end:
+    end = asyncio.get_running_loop().time() + CLEAN_UP_S
+    while cell_task.running and asyncio.get_running_loop().time() < end:
         await asyncio.sleep(0.1)

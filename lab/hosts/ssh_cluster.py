@@ -19,7 +19,7 @@ import paramiko
 
 from lab.errors import FreezelabError, MachineError
 from lab.guest.channel_relay import ChannelRelay
-from lab.hosts.cluster import Cluster, imported
+from lab.hosts.cluster import QUIET, Cluster, imported
 from lab.hosts.hosts_file import HostEntry, HostsFile
 from lab.hosts.link import SshLink, as_host
 from lab.process.clock import HostClock
@@ -35,6 +35,7 @@ LINE_S = 5.0
 
 CONNECT_S = 30.0
 _SETTINGS = {
+    **QUIET,
     "distributed.scheduler.allowed-failures": 0,
     "distributed.scheduler.work-stealing": False,
     "distributed.scheduler.http.routes": [],

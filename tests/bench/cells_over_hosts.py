@@ -1,13 +1,17 @@
 """The CPU time of a matrix over several workers of this machine, and of the same matrix in one run.
 
-    .venv/bin/python -m tests.bench.cells_over_hosts [--workers 3] [--cells 12] [--cold] [--watch 8s]
-        [--parts]
+    .venv/bin/python -m tests.bench.cells_over_hosts [--workers 3] [--cells 12] [--share 3] [--watch 8s]
+        [--times 3] [--cold]
 
 A real Dask scheduler and real workers on the loopback, each with a state folder and a machine id of its own;
-cells are real: guests of 128 MiB and more that are suspended. Counted is the user and system time of all that
-is started, QEMU included, until it has ended: orphans come to this process (PR_SET_CHILD_SUBREAPER). A first
-run of the matrix, which is not counted, makes the golden guests; --cold does without them. --parts: also what
-a cluster takes that runs nothing, and a command that ends at once, so that the rest is that of the cells.
+cells are real: guests of 128 MiB and more that are suspended. --share: as many cells as share one guest in
+one run; over hosts each has its own. Counted is the user and system time of all that is started, QEMU
+included, until it has ended: orphans come to this process (PR_SET_CHILD_SUBREAPER). A first run of each kind,
+which is not counted, makes the golden guests, and has libvirt and freezelab learn what they remember of a
+host's emulator in its state folder; --cold boots guests. Then both kinds are measured by turns.
+
+What is printed by kind of process is sampled 20 times a second, so it lacks the last moment of each process;
+"freezelab" is one run's own process, or the cells' children and what starts them.
 
 Wall time says nothing here: the workers share this machine's cores. Run nothing beside it.
 """
@@ -22,20 +26,42 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
+
+import psutil
 
 from tests.unit.cell_worker import REAL, loopback_cluster
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-HOLDS = ("0s", "500ms", "1s")
+HOLDS = ("0s", "500ms", "1s", "1500ms", "2s", "2500ms")
+SAMPLE_S = 0.05
+AS_ADVISED = {
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "1s",
+    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "10s",
+}
+"""Settings of the workers' and the scheduler's, as docs/hosts.md has them."""
+
 PLAYBOOK = """\
 name: bench
 resync: none
 matrix: {{memory: [{memory}], hold: [{holds}]}}
 cycle: {{settle: 0s, before: 2s, watch: {watch}}}
 """
+KINDS = {
+    "qemu-system": "QEMU",
+    "lab.hypervisor.deadman": "dead-men",
+    "cell_server": "freezelab",
+    "--hosts": "controller",
+    " run ": "freezelab",
+    " worker ": "workers",
+    " scheduler ": "scheduler",
+}
 
 
 def cpu_s() -> float:
@@ -53,13 +79,48 @@ def reap() -> None:
             return
 
 
+@contextmanager
+def sampled() -> Iterator[dict[str, float]]:
+    """The CPU time of all that runs below this process meanwhile, by kind, seconds; complete at the end."""
+    used: dict[tuple[int, float], tuple[str, float]] = {}
+    by_kind: dict[str, float] = {}
+    over = threading.Event()
+
+    def sample() -> None:
+        while not over.wait(SAMPLE_S):
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    words, times = " ".join(process.cmdline()), process.cpu_times()
+                except psutil.Error:
+                    continue
+                kind = next((kind for part, kind in KINDS.items() if part in words), "others")
+                key = process.pid, process.create_time()
+                if kind == "others" and key in used:
+                    kind = used[key][0]  # it has ended, and has no command line any more
+                used[key] = kind, times.user + times.system
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield by_kind
+    finally:
+        over.set()
+        thread.join()
+        for kind, seconds in used.values():
+            by_kind[kind] = by_kind.get(kind, 0.0) + seconds
+
+
 def counted(what: str, do: Callable[[], None]) -> float:
     """The CPU time of what `do` starts, seconds."""
     before, began = cpu_s(), time.monotonic()
-    do()
+    with sampled() as by_kind:
+        do()
     reap()
     took = cpu_s() - before
-    print(f"{what:32} {took:8.1f} s of CPU {time.monotonic() - began:8.1f} s", flush=True)
+    kinds = ", ".join(
+        f"{kind} {seconds:.1f}" for kind, seconds in sorted(by_kind.items(), key=lambda one: -one[1])
+    )
+    print(f"{what:12} {took:7.1f} s of CPU {time.monotonic() - began:7.1f} s: {kinds}", flush=True)
     return took
 
 
@@ -79,43 +140,43 @@ def run(book: Path, home: Path, *options: str) -> None:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("--workers", type=int, default=3)
-    options.add_argument("--cells", type=int, default=12, help="a multiple of 3")
+    options.add_argument("--cells", type=int, default=12, help="a multiple of --share")
+    options.add_argument("--share", type=int, default=3, help=f"at most {len(HOLDS)}")
     options.add_argument("--watch", default="8s")
+    options.add_argument("--times", type=int, default=3)
     options.add_argument("--cold", action="store_true")
-    options.add_argument("--parts", action="store_true")
     given = options.parse_args()
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     os.environ[REAL] = "1"
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # where it is set, each process compiles all modules
+    os.environ.update(AS_ADVISED)
     golden = ["--cold"] if given.cold else ["--golden"]
     with tempfile.TemporaryDirectory(prefix="fl-b-") as folder:
         place = Path(folder)
-        memory = [f"{128 + 32 * number}MiB" for number in range(given.cells // len(HOLDS))]
-        text = PLAYBOOK.format(memory=", ".join(memory), holds=", ".join(HOLDS), watch=given.watch)
+        memory = [f"{128 + 32 * number}MiB" for number in range(given.cells // given.share)]
+        holds = ", ".join(HOLDS[: given.share])
         (place / "book").mkdir()
+        (place / "machines").mkdir()
         book = place / "book" / "bench.yaml"
-        book.write_text(text)
+        book.write_text(PLAYBOOK.format(memory=", ".join(memory), holds=holds, watch=given.watch))
 
-        def over(*, runs: bool = True) -> None:
-            machines = Path(tempfile.mkdtemp(dir=place))
-            with loopback_cluster(machines, [f"w{n}" for n in range(given.workers)]) as cluster:
-                if runs:
-                    run(book, place / "controller", "--hosts", cluster.address, *golden)
+        def one() -> None:
+            run(book, place / "one", *golden)
 
-        if not given.cold:
-            counted("golden guests, not counted", lambda: run(book, place / "one", *golden))
-        one = counted("one run", lambda: run(book, place / "one", *golden))
-        several = counted(f"{given.workers} workers", over)
-        print(f"{several / one:.2f} times the CPU time of one run; the aim is 1.1")
-        if given.parts:
-            idle = counted("of it: scheduler and workers", lambda: over(runs=False))
-            start = counted("a command that ends at once", lambda: _help(place))
-            more = (several - one - idle) / given.cells
-            print(f"about {more:.1f} s a cell beyond that; the start of a command: {start:.1f} s")
+        def over() -> None:
+            names = [f"w{number}" for number in range(given.workers)]
+            with loopback_cluster(place / "machines", names) as cluster:
+                run(book, place / "controller", "--hosts", cluster.address, *golden)
 
-
-def _help(place: Path) -> None:
-    code = "import lab.cli.main, lab.session.run, lab.hypervisor.adapter"
-    subprocess.run([sys.executable, "-c", code], cwd=place, check=True)
+        counted("not counted", one)
+        counted("not counted", over)
+        pairs = [
+            (counted("one run", one), counted(f"{given.workers} workers", over)) for _ in range(given.times)
+        ]
+    ratios = [several / alone for alone, several in pairs]
+    alone, several = (median(column) for column in zip(*pairs, strict=True))
+    print(f"medians: one run {alone:.1f} s, {given.workers} workers {several:.1f} s of CPU", end="; ")
+    print(f"{median(ratios):.2f} times that of one run ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 if __name__ == "__main__":

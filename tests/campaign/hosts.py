@@ -26,6 +26,7 @@ from typing import Any
 
 import psutil
 
+from lab.hosts.cell_server import NAME
 from tests.host.ssh_hosts import NamespaceHost, SshHosts, in_namespace
 
 RUN_S, SETTLE_S, STEP_S, LOOK_S = 420.0, 100.0, 120.0, 0.01
@@ -96,10 +97,10 @@ class Stage:
         return found
 
     def find(self, *words: str) -> psutil.Process | None:
-        """The first process on the victim whose command has all the words."""
+        """The first process on the victim whose command has all the words; "--run-id" is a cell's."""
         for process in self.there(self.victim):
             with suppress(psutil.Error):
-                line = process.cmdline()
+                line = process.cmdline() + (["--run-id"] if process.name() == NAME else [])
                 if all(word in line for word in words) and line[0] != "sh":
                     return process
         return None

@@ -1,4 +1,5 @@
-"""What stands in for `freezelab run --cell` on a host: it writes the history of simulated cycles, or fails.
+"""What stands in for `freezelab run --cell` on a host, and for its server: it writes the
+history of simulated cycles, or fails.
 
 The playbook's `about` is a JSON object: what a cell does, by its memory. "hang": until SIGTERM, then it ends
 as an interrupted run does; "refuse": no record, exit code 4; "raise": a record that ends with an error that
@@ -12,6 +13,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -20,6 +22,7 @@ from lab.core.history import SCHEMA, RunEnded, RunStarted
 from lab.core.history.encoding import line_of
 from lab.core.parallel_cells import part_of
 from lab.core.plan import FreezeMethod
+from lab.hosts.cell_server import serve
 from lab.playbook import load
 from lab.record.journal import EVENTS, read_history
 from tests.unit.journalled import HOST, Journalled, cycle, write
@@ -43,7 +46,7 @@ def playbook(folder: Path, memory: str, **about: str) -> Path:
     return path
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     def of(option: str) -> str:
         return arguments[arguments.index(option) + 1]
 
@@ -95,4 +98,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    serve(main)

@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.host import facts
-from lab.hosts import cell_task, host_worker
+from lab.hosts import cell_server, cell_task, host_worker
 
 WAIT_S = 60.0
 FAKED, REAL = "FREEZELAB_TEST_MACHINE", "FREEZELAB_TEST_REAL_CELLS"
+CELLS = "FREEZELAB_TEST_CELLS"
+"""The variable with the module that stands in for cells, instead of cell_stand_in."""
 
 
 def dask_setup(_worker: object) -> None:
@@ -29,11 +31,11 @@ def dask_setup(_worker: object) -> None:
 
 
 def stand_in() -> None:
-    """Have cells run in cell_stand_in.py, unless they are to be real, and a controller be given up soon."""
+    """Have cells run in a stand-in, unless they are to be real, and a controller be given up soon."""
     if REAL in os.environ:
         return
     host_worker.SILENCE_S = 8.0
-    cell_task.FREEZELAB = (sys.executable, "-m", "tests.unit.cell_stand_in")
+    cell_server.SERVER = (sys.executable, "-m", os.environ.get(CELLS, "tests.unit.cell_stand_in"))
     cell_task.obstacles = _obstacles
 
 
@@ -72,7 +74,7 @@ class LoopbackCluster:
         """Start a worker. machine: another's, which it is on."""
         own = self.folder / (machine or name)
         own.mkdir(exist_ok=True)
-        self.home(name).mkdir(parents=True)
+        self.home(name).mkdir(parents=True, exist_ok=True)
         for each in ("machine-id", "boot-id"):
             (own / each).write_text(f"of {machine or name}")
         argv = [

@@ -218,13 +218,19 @@ class World:
     ) -> RolloutStop | None:
         """The whole rollout over these guests, by the real controller. all_guests, meeting: with other hosts
         that have guests of it."""
-        controller = Controller(self, self, self, self, _shield, meeting)
         cell = Cell("", (), tuple(specs), ResyncMechanism.PUSH, cycle, expect)
-        freezes = CycleRunner(controller, self, self, self, cell, _Hold(self, cycle), announcer)
+        freezes = self.runner(cell, announcer, meeting)
         fleet = RolloutRunner(
             rollout, specs, self, self, self, self, expect.tolerance_ns, all_guests, meeting
         )
         return fleet.roll_out(0, self.subjects(), freezes.run)
+
+    def runner(
+        self, cell: Cell, announcer: Announcer | None = None, meeting: Meeting | None = None
+    ) -> CycleRunner:
+        """Runs the cycles of a cell with the real controller."""
+        controller = Controller(self, self, self, self, _shield, meeting)
+        return CycleRunner(controller, self, self, self, cell, _Hold(self, cell.cycle), announcer)
 
     def subjects(self) -> Mapping[str, CycleGuest]:
         return {
