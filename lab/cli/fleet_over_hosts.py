@@ -47,6 +47,11 @@ def performing(hosts: str, playbook: Path | None, given: Mapping[str, Any]) -> P
     """Returns what performs the run, in place of session.run.perform(). given: all options of `run`."""
     from pathlib import Path
 
+    from lab.hosts.cluster import is_address
+
+    if is_address(hosts):
+        what, hint = "guests on several hosts need a hosts file, no scheduler", "they are reached by SSH"
+        raise UsageError(what, where=f"--hosts {hosts}", hint=f"--hosts hosts.yaml: {hint}")
     file, words = cells_over_hosts.sent(playbook, given, "hosts in a playbook")
 
     def perform(plan: Plan, options: RunOptions, view: View, *_: object) -> tuple[Run, Path]:
@@ -60,12 +65,15 @@ def performing(hosts: str, playbook: Path | None, given: Mapping[str, Any]) -> P
     return perform
 
 
-def meeting() -> Meeting:
-    """What the child on a host asks before each freeze, once the controller has let it begin."""
+def meeting(plan: Plan) -> Meeting:
+    """What the child on a host asks before each freeze, once the controller has let it begin. plan: that of
+    this host."""
+    from lab.hosts.cell_task import in_a_line
     from lab.process.clock import HostClock
     from lab.session.machine_report import identity
-    from lab.session.rendezvous import Rendezvous
+    from lab.session.plan_checks import obstacles, source_obstacles
+    from lab.session.rendezvous import LACKS, Rendezvous
 
-    made = Rendezvous(HostClock())
-    made.introduce(identity())
+    made, found = Rendezvous(HostClock()), [*source_obstacles(plan), *obstacles(plan)]
+    made.introduce({**identity(), **({LACKS: in_a_line(found[0])} if found else {})})
     return made

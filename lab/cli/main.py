@@ -220,7 +220,7 @@ def run(
         tags=tags(tag or ()),
         run_id=run_id,
         whole=whole,
-        meeting=fleet_over_hosts.meeting() if agreed else None,
+        meeting=fleet_over_hosts.meeting(plan) if agreed else None,
     )
     execute(
         *(plan, options), as_json=as_json, junit=junit, quiet=quiet, verbose=verbose, live=live,

@@ -48,10 +48,11 @@ class ClusterWorker:
 
 
 class Cluster:
-    """Workers of a scheduler. client: distributed.Client."""
+    """Workers of a scheduler. client: distributed.Client. is_cut: whether the link to a host, by its name, is
+    cut, as far as that is known."""
 
-    def __init__(self, client: Any, where: str) -> None:
-        self._client, self.where = client, where
+    def __init__(self, client: Any, where: str, is_cut: Callable[[str], bool] = lambda _name: False) -> None:
+        self._client, self.where, self.is_cut = client, where, is_cut
 
     def workers(self) -> list[ClusterWorker]:
         """Those that have the resource, by name."""

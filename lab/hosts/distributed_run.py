@@ -200,9 +200,10 @@ class HostsRun:
         self._hosts.pop(host.worker, None)
         for batch in self._waiting:
             batch.hosts.discard(host.worker)
-        self._view.note(f"{host.name}: lost")
+        how = "cut off" if self._cluster.is_cut(host.name) else "lost"
+        self._view.note(f"{host.name}: {how}")
         if ran is not None:
-            self._missing(ran, host, f"host {host.name}: it was lost while the cell ran")
+            self._missing(ran, host, f"host {host.name}: it was {how} while the cell ran")
 
     def _collect(self, task: Any) -> None:
         """Store the history that a task has brought."""

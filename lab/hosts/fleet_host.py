@@ -32,15 +32,19 @@ from lab.threads import Worker
 
 KEEP_S = SILENT_S / 4
 SEND_S, FETCH_S = 120.0, 120.0
+READ_FOR_S = 1.5
+"""The longest time that readings of a clock take: a slow link has fewer of them, one at least."""
+
 RUNNING_S = 10
 """How long a connection that asks for a record waits for the child's end."""
 
 _FOR_EVER_S = 1e6
+_SURE_S = 0.5  # from the end of a connection's channels to that of the connection
 _RUNS = 'r="${FREEZELAB_HOME:-${XDG_STATE_HOME:-$HOME/.local/state}/freezelab}/runs"'
 _RUNNING = "running"
 
 _CHILD = """mkdir -m 700 "$d" && echo $$ >"$d/.pid" || exit; trap 'rm -rf "$d"' EXIT
-timeout {send} head -c {size} | tar -C "$d" --no-same-owner -xzf - || exit
+mkdir "$d/playbook" && timeout {send} head -c {size} | tar -C "$d/playbook" --no-same-owner -xzf - || exit
 exec 3<&0
 {child} <&3 3<&- &
 echo $! >"$d/.child"; exec 3<&-; wait $!; s=$?
@@ -95,7 +99,15 @@ class FleetHost:
         state = f"export FREEZELAB_HOME={shlex.quote(self.entry.state)}; " if self.entry.state else ""
         find = f'{state}{_RUNS}; mkdir -p "$r" && cd "$r" && pwd'
         self._runs = self._orders.shell(f"exec sh -c {shlex.quote(find)}", SEND_S).strip()
-        words = ["run", f"{self._place}/{playbook}", "--cell", self.name, "--run-id", self.run, "--agreed"]
+        words = [
+            "run",
+            f"{self._place}/playbook/{playbook}",
+            "--cell",
+            self.name,
+            "--run-id",
+            self.run,
+            "--agreed",
+        ]
         child = self.entry.command([*words, "--quiet", *options])
         recover = self.entry.command(["recover"])
         steps = _CHILD.format(child=child, recover=recover, send=round(SEND_S), size=len(packed))
@@ -110,7 +122,8 @@ class FleetHost:
 
     @property
     def _place(self) -> str:
-        """The folder of the playbook there. `recover` removes it when the process in its .pid has ended."""
+        """The folder there that has the playbook's. Others cannot enter it, whatever the mode of the packed
+        one is. `recover` removes it when the process in its .pid has ended."""
         return f"{self._runs}/.of-{self.run}"
 
     def _there(self, steps: str) -> str:
@@ -145,10 +158,9 @@ class FleetHost:
                 elif line:
                     self.last_line = line.removeprefix("freezelab: ")
         except (EOFError, OSError):
+            self.status = self._child.recv_exit_status()  # negative when the link is cut, or by a signal
+            time.sleep(_SURE_S if self.status < 0 else 0)
             self.cut = not self._orders.is_open
-            if not self.cut:
-                self.status = self._child.recv_exit_status()
-                self.cut = self.status < 0
             self.over = True
 
     def _keep(self) -> None:
@@ -167,7 +179,7 @@ class FleetHost:
         if not self._reading.acquire(blocking=False):  # one that was given up, on a link that is cut
             raise MachineError("its clock is being read", where=f"host {self.name}")
         try:
-            self.samples.append(offset_point(clock_readings(self._probe), self.name).raw)
+            self.samples.append(offset_point(clock_readings(self._probe, READ_FOR_S), self.name).raw)
         finally:
             self._reading.release()
 

@@ -22,10 +22,9 @@ from lab.core.rollout import waves
 from lab.core.units import NS_PER_MS
 from lab.errors import FreezelabError, GuestError, Interrupted, MachineError, UsageError
 from lab.hosts import cell_task
-from lab.hosts.cell_task import in_a_line
 from lab.hosts.fleet_host import FleetHost
 from lab.hosts.hosts_file import HostsFile
-from lab.hosts.link import AT_ONCE
+from lab.hosts.link import AT_ONCE, NO_PROGRAM
 from lab.hosts.parts import finished, folder_of, packed, without_record
 from lab.hosts.worker_hosts import WorkerHost, check_version, distinct
 from lab.ports import View
@@ -38,6 +37,7 @@ from lab.session.lab_host_run import check as check_can_be_sent
 from lab.session.lab_host_run import check_folder
 from lab.session.machine_report import identity
 from lab.session.parallel import together
+from lab.session.rendezvous import LACKS
 from lab.session.run_folders import new_run_id
 from lab.session.signals import shield
 from lab.threads import Worker
@@ -109,6 +109,8 @@ class FleetRun:
                 self._until(lambda: all(host.over for host in self._hosts))
             except FreezelabError as error:
                 with shield():
+                    if self._machines:
+                        self._view.note("ending the children on all hosts")
                     self._stop()
                 if not isinstance(error, Interrupted) or not self._machines:
                     raise
@@ -137,7 +139,10 @@ class FleetRun:
         for host in self._hosts:
             if not host.about:
                 what = f"freezelab did not begin there: {host.last_line or f'exit status {host.status}'}"
-                raise MachineError(what, where=f"host {host.name}")
+                hint = NO_PROGRAM if "not found" in what else ""
+                raise MachineError(what, where=f"host {host.name}", hint=hint)
+            if lacks := host.about.get(LACKS):
+                raise MachineError(f"it cannot run its guests: {lacks}", where=f"host {host.name}")
             for what in ("freezelab", "the record"):
                 there = host.about.get(what, "")
                 check_version(what, there, here[what], f"host {host.name}")
@@ -232,9 +237,6 @@ class FleetRun:
 
     def _stop(self) -> None:
         """End the children that run."""
-        if all(host.over for host in self._hosts):
-            return
-        self._view.note("ending the children on all hosts")
         self._on_all(FleetHost.stop)
         until = time.monotonic() + STOP_S
         self._until(lambda: all(host.over for host in self._hosts) or time.monotonic() > until)
@@ -279,9 +281,9 @@ class FleetRun:
                         return
                 until, why = time.monotonic() + BACK_S, "its run has not ended"
             except GuestError as error:
-                host.cut, why = True, in_a_line(error)
+                host.cut, why = True, error.what
             except FreezelabError as error:
-                found[host.name] = in_a_line(error)
+                found[host.name] = error.what
                 return
             if hurry.is_set() or time.monotonic() > until:
                 found[host.name] = why

@@ -1,8 +1,8 @@
 """A worker on a host, for a controller at the other end of this process's standard input (ssh_cluster).
 
-Its first line is the order: where the scheduler is, and the certificates, which are on no command line and in
-no file. A line follows every few seconds. When they stop coming, the controller or the link is gone: then the
-worker has its cells resume and remove their guests, and ends.
+Its first line is the order: where the scheduler is, and the certificates, which are on no command line. A
+line follows every few seconds. When they stop coming, the controller or the link is gone: then the worker has
+its cells resume and remove their guests, and ends.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from typing import Any, TextIO
 
@@ -73,8 +74,10 @@ async def _served(distributed: Any, order: dict[str, Any], orders: int, answers:
 
 @contextlib.contextmanager
 def _folder() -> Iterator[str]:
-    """A folder for Dask. At the end it is removed, and the playbooks that the worker was sent as well."""
+    """A folder for Dask, which writes the key to a file for the moment in which OpenSSL reads it. At
+    the end it is removed, and the playbooks that the worker was sent as well."""
     folder = made_work_folder(f"worker-{os.getpid()}")
+    tempfile.tempdir = str(folder)
     try:
         yield str(folder)
     finally:

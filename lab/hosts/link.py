@@ -5,8 +5,10 @@ A host's key has to be known already, and a link that is cut is noticed after LO
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from math import inf
 from statistics import median_low
 from typing import Self, TypeVar
 
@@ -31,6 +33,7 @@ LOST_S = 15
 READINGS = 30
 """Of a clock. At a round trip of 1 ms they take 30 ms, in which two clocks drift apart by a microsecond."""
 
+NO_PROGRAM = "install it there, or write its path as freezelab: in the hosts file"
 _NOT_FOUND = (126, 127)  # sh(1)
 
 Answer = TypeVar("Answer")
@@ -82,7 +85,7 @@ class SshLink:
             raise MachineError(
                 f"there is no freezelab: {last}",
                 where=f"host {self.entry.name}",
-                hint="install it there, or write its path as freezelab: in the hosts file",
+                hint=NO_PROGRAM,
             )
         return done
 
@@ -135,9 +138,12 @@ def close_all(links: Sequence[SshLink]) -> None:
         link.close()
 
 
-def clock_readings(probe: GuestProbe) -> list[Reading]:
-    """Some readings in immediate succession."""
-    return [probe.read() for _ in range(READINGS)]
+def clock_readings(probe: GuestProbe, most_s: float = inf) -> list[Reading]:
+    """Some readings in immediate succession; fewer when they take longer than `most_s` seconds."""
+    until, found = time.monotonic() + most_s, [probe.read()]
+    while len(found) < READINGS and time.monotonic() < until:
+        found.append(probe.read())
+    return found
 
 
 def offset_point(readings: Sequence[Reading], name: str) -> DriftPoint:

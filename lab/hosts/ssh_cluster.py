@@ -21,7 +21,7 @@ from lab.errors import FreezelabError, MachineError
 from lab.guest.channel_relay import ChannelRelay
 from lab.hosts.cluster import QUIET, Cluster, imported
 from lab.hosts.hosts_file import HostEntry, HostsFile
-from lab.hosts.link import SshLink, as_host
+from lab.hosts.link import NO_PROGRAM, SshLink, as_host
 from lab.process.clock import HostClock
 from lab.session.parallel import together
 from lab.threads import Worker
@@ -75,7 +75,8 @@ def over_ssh(file: HostsFile) -> Iterator[Cluster]:
         stack.callback(call_off)
         together(workers, HostWorker.start, call_off)
         client = stack.enter_context(distributed.Client(cluster, security=security))
-        yield Cluster(client, file.path)
+        known = {worker.name: worker for worker in workers}
+        yield Cluster(client, file.path, lambda name: name in known and known[name].is_cut)
 
 
 class HostWorker:
@@ -83,7 +84,7 @@ class HostWorker:
     distributed.Security for the worker."""
 
     def __init__(self, entry: HostEntry, scheduler: str, security: dict[str, str]) -> None:
-        self._entry, self._scheduler, self._security = entry, scheduler, security
+        self._entry, self._scheduler, self._security, self.name = entry, scheduler, security, entry.name
         self._link = SshLink(entry, HostClock())
         self._stack = ExitStack()
         self._closed = threading.Event()
@@ -113,6 +114,11 @@ class HostWorker:
             self._port = self._answer(channel)
         self._ready.set()
         Worker(target=lambda: self._keep(channel), daemon=True).start()
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the connection to it is lost."""
+        return not self._link.is_open
 
     def close(self) -> None:
         """End the worker, and the connection. Safe from any thread."""
@@ -162,10 +168,13 @@ class HostWorker:
             raise MachineError(f"no worker within {READY_S:.0f} s", where=where) from None
         except (ValueError, KeyError, TypeError):
             said = channel.recv_stderr(4096).decode("utf-8", "replace").strip().splitlines()
+            if not said and not self._link.is_open:
+                raise MachineError(
+                    "the connection was lost before its worker was ready", where=where
+                ) from None
             what = said[0].removeprefix("freezelab: ") if said else "it said nothing"
-            raise MachineError(
-                f"no worker starts there: {what}", where=where, hint="\n".join(said[1:2])
-            ) from None
+            hint = said[1] if said[1:] else NO_PROGRAM if "not found" in what else ""
+            raise MachineError(f"no worker starts there: {what}", where=where, hint=hint) from None
 
     def _keep(self, channel: paramiko.Channel) -> None:
         """Tell the worker that it is needed, until it is not."""

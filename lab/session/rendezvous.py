@@ -32,6 +32,9 @@ from lab.ports import Clock
 
 ABOUT, READY, OVER = "freezelab-about", "freezelab-ready", "freezelab-over"
 GO, WAIT, FREEZE, OFF, STOP = "go", "wait", "freeze", "off", "stop"
+LACKS = "lacks"
+"""The member of what a host says of itself with what stands in the way of its guests there."""
+
 SILENT_S = 20.0
 _WHERE = "controller"
 

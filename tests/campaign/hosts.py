@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -35,7 +35,7 @@ FROZEN_S = 1.0
 FLEET = """
 name: fleet
 hosts: [{hosts}]
-guests: [{{name: web, count: {count}}}]
+guests: [{guests}]
 resync: none
 repeat: {repeat}
 cycle: {{patch: {{hold: {hold}}}, budget: {budget}, settle: 0s, before: 1s, watch: {watch}}}
@@ -52,24 +52,39 @@ BOOKS = {"fleet": FLEET, "cells": CELLS}
 
 @dataclass(frozen=True)
 class Scene:
-    """kind: of the run. at: a step of Steps. what: a fault of Faults. book: what the playbook has beside the
-    usual. exits: the exit codes that are right. says: a pattern for what the controller says."""
+    """kind: of the run. at: a step of STEPS. what: a fault of FAULTS. book: what the playbook has beside the
+    usual. why: a pattern for a reason in the record, or in what the controller says. options: of `run`.
+    settle_s: how long hosts may take until nothing is left on them; 0: something is left for `recover`."""
 
     kind: str
     at: str
     what: str
-    exits: tuple[int, ...] = (0, 3)
-    says: str = ""
+    why: str = ""
     book: tuple[tuple[str, Any], ...] = ()
     hosts: int = 2
+    options: tuple[str, ...] = ()
+    settle_s: float = SETTLE_S
 
     @property
     def label(self) -> str:
         return f"{self.kind}/{self.what} at {self.at}"
 
     @property
+    def exits(self) -> tuple[int, ...]:
+        """The exit codes that are right."""
+        early = self.at in ("connect", "send", "child")
+        if self.what == "kill-controller":
+            return (-signal.SIGKILL,)
+        if self.what.startswith("interrupt"):
+            return (130, 0, 3) if self.at in ("record", "fetch", "merge") else (130,)
+        if self.what.startswith("cut") or self.what in ("slow", "lossy"):
+            return (0, 3, 4) if early else (1,) if dict(self.book).get("hold") == "12s" else (0, 3)
+        return (0, 3, 4) if self.what.startswith("kill") else (0, 3)
+
+    @property
     def playbook(self) -> str:
-        of = {"hold": "3s", "watch": "3s", "repeat": 1, "budget": "30s", "count": self.hosts}
+        of = {"hold": "3s", "watch": "3s", "repeat": 1, "budget": "30s"}
+        of["guests"] = f"{{name: web, count: {self.hosts}}}"
         of["hosts"] = ", ".join(f"rack-{number}" for number in range(1, self.hosts + 1))
         return BOOKS[self.kind].format(**{**of, **dict(self.book)})
 
@@ -84,6 +99,7 @@ class Stage:
     controller: subprocess.Popen[str]
     said: list[str] = field(default_factory=list)
     done_s: float = 0.0
+    shown: list[str] = field(default_factory=list)
 
     def there(self, host: NamespaceHost | None = None) -> list[psutil.Process]:
         """The processes of freezelab and QEMU on a host, or on all."""
@@ -104,6 +120,14 @@ class Stage:
                 if all(word in line for word in words) and line[0] != "sh":
                     return process
         return None
+
+    def child(self) -> psutil.Process | None:
+        """The process on the victim that has the guests: one of its own in a fleet, a fork for a cell."""
+        for process in self.there(self.victim):
+            with suppress(psutil.Error):
+                if process.name() == NAME:
+                    return process
+        return self.find("--run-id")
 
     def told(self, kind: str, at_least: int = 1) -> bool:
         return len(self.victim.told(kind)) >= at_least
@@ -127,7 +151,7 @@ STEPS: dict[str, Callable[[Stage], bool]] = {
     "start": lambda _: True,
     "connect": lambda stage: "Connection from" in (stage.victim.folder / "sshd.log").read_text(),
     "send": lambda stage: stage.logins() > 0,
-    "child": lambda stage: stage.find("--run-id") is not None,
+    "child": lambda stage: stage.child() is not None,
     "boot": lambda stage: stage.told("run-start"),
     "booted": lambda stage: stage.told("boot"),
     "before": lambda stage: stage.told("cycle"),
@@ -143,10 +167,34 @@ STEPS: dict[str, Callable[[Stage], bool]] = {
 }
 
 
+def _kill_child(stage: Stage) -> None:
+    child = stage.child()
+    assert child is not None, "no child"
+    child.kill()
+
+
+def _kill_server(stage: Stage) -> None:
+    """The process that forks cells: the parent of one."""
+    child = stage.child()
+    assert child is not None, "no child"
+    os.kill(child.ppid(), signal.SIGKILL)
+
+
 def _kill(stage: Stage, *words: str) -> None:
     process = stage.find(*words)
     assert process is not None, f"no process {words}"
     process.kill()
+
+
+def _keep_killing(stage: Stage, for_s: float) -> None:
+    """The guest does not boot, however often it is started."""
+    end = time.monotonic() + for_s
+    while time.monotonic() < end:
+        for process in stage.there(stage.victim):
+            with suppress(psutil.Error, IndexError):
+                if "qemu-system" in process.cmdline()[0]:
+                    process.kill()
+        time.sleep(LOOK_S)
 
 
 def _cut(stage: Stage, for_s: float = 0.0) -> None:
@@ -178,7 +226,7 @@ def _all_dead(stage: Stage) -> None:
 def _cut_and_stop(stage: Stage) -> None:
     """The link, and the child for longer than the budget: the dead-man alone is left to act."""
     stage.victim.wire.is_cut = True
-    child = stage.find("--run-id")
+    child = stage.child()
     assert child is not None
     child.suspend()
     time.sleep(8)
@@ -195,7 +243,9 @@ FAULTS: dict[str, Callable[[Stage], None]] = {
     "cut-and-stop": _cut_and_stop,
     "slow": _slow,
     "lossy": lambda stage: setattr(stage.victim.wire, "loss", 0.2),
-    "kill-child": lambda stage: _kill(stage, "--run-id"),
+    "kill-child": _kill_child,
+    "kill-qemu": lambda stage: _keep_killing(stage, 20),
+    "kill-server": _kill_server,
     "kill-worker": lambda stage: _kill(stage, "hosts", "worker"),
     "kill-all": _all_dead,
     "kill-controller": lambda stage: stage.controller.kill(),
@@ -206,39 +256,43 @@ FAULTS: dict[str, Callable[[Stage], None]] = {
 
 
 ALWAYS = ("cut", "cut-8s", "cut-30s", "interrupt", "interrupt-twice", "kill-controller")
+SHORT = (("budget", "3s"), ("hold", "12s"))
+ALONE = Scene("fleet", "freeze", "cut-and-stop", "resumed by the dead-man: the budget was over", SHORT, 1)
+ALL_KILLED = Scene(
+    "fleet", "patch", "kill-all", "the run was cut off", (("hold", "20s"),), 1, settle_s=0.0
+)  # fmt: skip
 
 
 def scenes() -> list[Scene]:
-    found = []
-    early = ("connect", "send", "child", "boot", "booted")
-    late = ("order", "freeze", "patch", "resume", "watch", "record", "fetch")
+    found = [ALONE, ALL_KILLED]
+    steps = ("connect", "send", "child", "boot", "booted", "order", "freeze", "patch", "resume", "watch")
     for kind in BOOKS:
-        steps = [step for step in (*early, *late) if kind == "fleet" or step != "order"]
-        for step in steps:
+        for step in (*steps, "record", "fetch"):
+            if step == "order" and kind == "cells":
+                continue
             found += [Scene(kind, step, what) for what in ALWAYS]
             if step not in ("connect", "send"):
-                found.append(Scene(kind, step, "kill-child", (3, 4)))
+                found.append(Scene(kind, step, "kill-child"))
             if kind == "cells" and step != "connect":
-                found.append(Scene(kind, step, "kill-worker", (3, 4)))
+                found.append(Scene(kind, step, "kill-worker", settle_s=0.0))
+            if kind == "cells" and step not in ("connect", "send"):
+                found.append(Scene(kind, step, "kill-server"))
         found += [Scene(kind, "start", what) for what in ("nothing", "slow", "lossy")]
-        found += [Scene(kind, step, "interrupt-often", (130,)) for step in ("child", "freeze", "fetch")]
-        found.append(Scene(kind, "merge", "interrupt", (0, 3, 130)))
-        found.append(Scene(kind, "merge", "kill-controller", (-9,)))
-        short = (("budget", "3s"), ("hold", "12s"))
-        found += [
-            Scene(kind, "freeze", what, (0, 1, 3), "", short) for what in ("cut-30s", "cut", "cut-and-stop")
-        ]
-        found.append(Scene(kind, "patch", "kill-all", (0, 1, 3, 4), "", (("hold", "20s"),)))
-        found += [
-            Scene(kind, step, what, (0, 3), "", (("repeat", 3),))
-            for step in ("between cycles",) for what in ("cut-30s", "cut-8s", "cut", "interrupt")
-        ]  # fmt: skip
+        found += [Scene(kind, step, "interrupt-often") for step in ("child", "freeze", "fetch")]
+        found += [Scene(kind, "merge", what) for what in ("interrupt", "kill-controller")]
+        found += [Scene(kind, "freeze", what, "", SHORT) for what in ("cut-30s", "cut", "cut-and-stop")]
+        three = (("repeat", 3),)
+        between = ("cut-30s", "cut-8s", "cut", "interrupt")
+        found += [Scene(kind, "between cycles", what, "", three) for what in between]
+    found.append(Scene("fleet", "before", "nothing", "", three, 3, ("--control", "1")))
+    found.append(Scene("fleet", "boot", "kill-qemu", "has ended", hosts=3))
     return found
 
 
 def played(scene: Scene, width: int = 100) -> dict[str, Any]:
     """Play a scene. What was seen."""
     with tempfile.TemporaryDirectory(prefix="fl-h-") as folder, SshHosts(Path(folder)) as lab:
+        lab.folder.chmod(0o755)  # so that only freezelab's own folders hide what is in them
         for number in range(1, scene.hosts + 1):
             lab.add(f"rack-{number}")
         book = lab.folder / "book" / "p.yaml"
@@ -248,7 +302,7 @@ def played(scene: Scene, width: int = 100) -> dict[str, Any]:
             (book.parent / "large").write_bytes(os.urandom(20 << 20))
         began = time.monotonic()
         controller = subprocess.Popen(
-            lab.argv("run", str(book), "--hosts", str(lab.file()), "--json"),
+            lab.argv("run", str(book), "--hosts", str(lab.file()), "--json", *scene.options),
             env=lab.environment(COLUMNS=str(width)),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -276,10 +330,11 @@ def played(scene: Scene, width: int = 100) -> dict[str, Any]:
         fault.join(40)
         for reader in readers:
             reader.join(5)
+        found["shown"] = stage.shown
         found["said"] = "".join(stage.said).strip().splitlines()[-12:]
         found["record"] = _record(out, lab)
         settled = time.monotonic()
-        while _left(stage) and time.monotonic() < settled + SETTLE_S:
+        while _left(stage) and time.monotonic() < settled + scene.settle_s:
             time.sleep(0.2)
         found["settled after"] = round(time.monotonic() - settled, 1)
         found["left"] = _left(stage)
@@ -295,7 +350,28 @@ def played(scene: Scene, width: int = 100) -> dict[str, Any]:
         for process in stage.there():
             with suppress(psutil.Error):
                 process.kill()
+        found["wrong"] = _wrong(scene, found)
         return found
+
+
+def _wrong(scene: Scene, found: dict[str, Any]) -> list[str]:
+    wrong = []
+    if found["exit"] not in scene.exits:
+        wrong.append(f"exit {found['exit']}, not {scene.exits}")
+    if found.get("left then") or (found["left"] and scene.settle_s):
+        wrong.append("something is left")
+    if found["shown"]:
+        wrong.append("something is shown to others")
+    if not re.search(scene.why, "\n".join([*found["said"], *found["record"].get("why", ())])):
+        wrong.append(f"no word of {scene.why!r}")
+    budget_s = float(dict(scene.book).get("budget", "30s").removesuffix("s"))
+    late = [name for name, span in found["frozen"].items() if float(span) > budget_s + FROZEN_S]
+    if late and scene.what != "kill-all":
+        wrong.append(f"frozen beyond the budget: {late}")
+    last = [number for number, line in enumerate(found["said"]) if line.startswith("freezelab: ")]
+    if found["exit"] == 4 and len(found["said"]) - (last or [0])[-1] > 2:
+        wrong.append("an error of more than two lines")
+    return wrong
 
 
 def _do(stage: Stage, began: float) -> None:
@@ -306,10 +382,35 @@ def _do(stage: Stage, began: float) -> None:
             return
         time.sleep(LOOK_S)
     stage.done_s = time.monotonic() - began
+    stage.shown = _shown(stage)
     try:
         FAULTS[stage.scene.what](stage)
     except (AssertionError, OSError) as error:
         stage.said.append(f"CAMPAIGN: {error}\n")
+
+
+def _shown(stage: Stage) -> list[str]:
+    """What listens beyond a loopback, but for sshd, and what of the playbook another user can read."""
+    found = []
+    for pid in (stage.controller.pid, *(host.process.pid for host in stage.lab.hosts)):
+        table = subprocess.run(
+            [*in_namespace(pid), "ss", "-Hltun"], capture_output=True, text=True, check=False
+        ).stdout
+        places = [line.split()[4] for line in table.splitlines()]
+        found += [
+            f"{pid}: {place}"
+            for place in places
+            if not place.startswith(("127.", "[::1]")) and ":22" not in place
+        ]
+    for host in stage.lab.hosts:
+        there = ["nsenter", f"--mount=/proc/{host.process.pid}/ns/mnt", "--"]
+        read = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "find"]
+        other = subprocess.run(
+            [*there, *read, str(host.state / "runs"), "/tmp", "-name", "p.yaml", "-o", "-name", "dask.*"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        found += [path for path in other.stdout.splitlines() if "/book/" not in path]
+    return found
 
 
 class _Frozen(threading.Thread):
@@ -338,7 +439,7 @@ class _Frozen(threading.Thread):
                         at = now
                     since[process.pid] = used, at
                     spans[process.pid] = max(spans.get(process.pid, 0.0), now - at)
-            time.sleep(0.1)
+            time.sleep(0.3)
         self.longest = {
             f"{names[pid]} {pid}": f"{span:.1f}" for pid, span in spans.items() if span > FROZEN_S
         }
@@ -417,10 +518,14 @@ def main() -> int:
     if asked.list:
         print(*(scene.label for scene in chosen), sep="\n")
         return 0
+    bad = 0
     with ThreadPoolExecutor(asked.jobs) as pool:
-        for found in pool.map(lambda scene: played(scene, asked.width), chosen):
+        for done in as_completed([pool.submit(played, scene, asked.width) for scene in chosen]):
+            found = done.result()
+            bad += bool(found["wrong"])
             _tell(found)
-    return 0
+    print(f"{len(chosen)} scenes, {bad} wrong")
+    return 1 if bad else 0
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def test_a_host_whose_link_is_cut_is_freed_by_its_own_worker(lab: SshHosts, tmp_
     found = ended(controller, 3)
     assert [cell["outcome"] for cell in found["cells"]] == ["inconclusive", "passed", "passed"]
     why = [one["why"] for one in found["findings"] if one["outcome"] == "inconclusive"]
-    assert why == ["not run: host rack-1: it was lost while the cell ran"]
+    assert why == ["not run: host rack-1: it was cut off while the cell ran"]
     until(lambda: not cells_there(lab))
     assert list((cut.state / "runs").glob("2*"))  # what it recorded stays on the host
 
