@@ -39,6 +39,7 @@ from lab.guest.watcher import GuestWatcher
 from lab.host import chronyd
 from lab.host import facts as host_facts
 from lab.host.chronyd import Chronyd
+from lab.hypervisor.accelerators import take_pace
 from lab.hypervisor.domain_status import ENDED
 from lab.hypervisor.kexec.line import KernelLine
 from lab.hypervisor.kexec.replacement import LabHostGuest, ReplaceHostKernel
@@ -58,7 +59,7 @@ from lab.session.host_kernel_plan import check_plan
 from lab.session.images import images_for
 from lab.session.kept_guests import KeptGuest
 from lab.session.lab_host_code import CODE, PACKAGES
-from lab.session.lab_host_shell import PLACE, RUNNING, LabHostShell
+from lab.session.lab_host_shell import PLACE, RUNNING, STATE, LabHostShell
 from lab.session.run import RunOptions, recorded, verdict
 from lab.session.settings import free_port, lab_key
 from lab.session.signals import Teardown
@@ -138,10 +139,11 @@ class KernelRun:
 
     def check(self) -> None:
         """Refused, with the reason, when the lab host's kernel cannot be replaced under the guest. Changes
-        nothing."""
+        nothing there; limits become multiples of a kernel's boot on its KVM."""
         if self._shell.run(RUNNING).strip():
             raise Refused("a run goes on in it", where="lab host", hint="wait for its end")
         self._view.phase("check")
+        take_pace(self._shell.run(f"cat {STATE}/accelerator.json 2>/dev/null || true"))
         for release in dict.fromkeys(self._spec.kernels):
             self._ask("check", release, str(self._guest.memory_bytes))
 

@@ -10,7 +10,8 @@ from lab.process import runner
 NAME = "labhost"
 PLACE = "/srv/freezelab"
 
-RUNS = "/root/.local/state/freezelab/runs"
+STATE = "/root/.local/state/freezelab"
+RUNS = f"{STATE}/runs"
 PID_FILE = "/run/freezelab-{run}.pid"
 RUNNING = """for file in /run/freezelab-*.pid; do
     [ ! -e "$file" ] || ! kill -0 "$(cat "$file")" 2>/dev/null || echo "$file"

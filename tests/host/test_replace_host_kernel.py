@@ -202,6 +202,8 @@ def test_a_controller_that_is_killed_in_the_freeze(freezelab: LabHostCommands, m
     sys.stdout.write(f"{moment}: {behind_s:.1f} s behind, {after_s:.1f} s after the order to freeze\n")  # -rA
     assert (55 if early else 5) < behind_s < after_s
     assert (freezelab.inside(BOOT_ID) == boot) is early
+    recovered = freezelab("recover")  # it leaves a kept guest, and what is in it
+    assert (recovered.returncode, "nothing to recover" in recovered.stdout) == (0, True), recovered.stderr
     assert freezelab.inside(STATE) == "running"
     again = freezelab("--on", "labhost", "run", playbook, "--accept-loss", "--json")  # over what is left
     assert again.returncode in (0, 1, 3), again.stderr

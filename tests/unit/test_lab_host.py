@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from lab.cli.lab_hosts import options_there
 from lab.cli.main import app
 from lab.errors import Refused
-from lab.hypervisor.accelerators import AcceleratorRequest
+from lab.hypervisor.accelerators import AcceleratorRequest, take_pace
 from lab.playbook import load
-from lab.process.pace import MOST, USUAL_S, Pace
+from lab.process.pace import MOST, PACE, USUAL_S, Pace
 from lab.session import guest_host, lab_host, lab_host_code, lab_host_run
 from lab.session.lab_host_code import send_code
 from lab.session.paths import CLONE, PLAYBOOKS
@@ -199,6 +199,17 @@ def test_limits_are_multiples_of_the_measured_boot(first_line_s: float, factor: 
     pace = Pace()
     pace.measured(first_line_s)
     assert pace.factor == pytest.approx(factor)
+
+
+def test_limits_of_a_run_over_a_lab_host_follow_from_its_measured_boot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(PACE, "factor", 1.0)
+    take_pace(json.dumps({"kvm_boots": True, "first_line_s": 6 * USUAL_S}))
+    assert PACE.factor == pytest.approx(6)
+    for stored in ("", "[]", "{}", '{"first_line_s": null}'):
+        take_pace(stored)
+        assert PACE.factor == pytest.approx(6)
 
 
 def test_a_folder_with_much_else_in_it_is_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
