@@ -1,14 +1,14 @@
 """The CPU time of a matrix over several workers of this machine, and of the same matrix in one run.
 
     .venv/bin/python -m tests.bench.cells_over_hosts [--workers 3] [--cells 12] [--share 3] [--watch 8s]
-        [--times 3] [--cold]
+        [--times 3] [--cold] [--through nice]
 
 A real Dask scheduler and real workers on the loopback, each with a state folder and a machine id of its own;
 cells are real: guests of 128 MiB and more that are suspended. --share: as many cells as share one guest in
 one run; over hosts each has its own. Counted is the user and system time of all that is started, QEMU
-included, until it has ended: orphans come to this process (PR_SET_CHILD_SUBREAPER). A first run of each kind,
-which is not counted, makes the golden guests, and has libvirt and freezelab learn what they remember of a
-host's emulator in its state folder; --cold boots guests. Then both kinds are measured by turns.
+included, until it has ended: orphans come to this process (PR_SET_CHILD_SUBREAPER). A first, short run of
+each kind, which is not counted, makes the golden guests, and has libvirt and freezelab learn what they
+remember of a host's emulator in its state folder; --cold boots guests. Then both kinds are measured by turns.
 
 What is printed by kind of process is sampled 20 times a second, so it lacks the last moment of each process;
 "freezelab" is one run's own process, or the cells' children and what starts them.
@@ -23,12 +23,13 @@ import ctypes
 import json
 import os
 import resource
+import shlex
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -124,9 +125,10 @@ def counted(what: str, do: Callable[[], None]) -> float:
     return took
 
 
-def run(book: Path, home: Path, *options: str) -> None:
-    """Run it. SystemExit when it is not run to its end."""
-    command = [sys.executable, "-m", "lab.cli.main", "run", str(book), "--quiet", "--json", *options]
+def run(before: Sequence[str], book: Path, home: Path, *options: str) -> None:
+    """Run it. before: put before the command. SystemExit when it is not run to its end."""
+    run = [sys.executable, "-m", "lab.cli.main", "run", str(book), "--quiet", "--json", *options]
+    command = [*before, *run]
     environment = {**os.environ, "FREEZELAB_HOME": str(home)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1, 3) or not done.stdout:
@@ -145,11 +147,13 @@ def main() -> None:
     options.add_argument("--watch", default="8s")
     options.add_argument("--times", type=int, default=3)
     options.add_argument("--cold", action="store_true")
+    options.add_argument("--through", default="", help="a command that is put before each run")
     given = options.parse_args()
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     os.environ[REAL] = "1"
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # where it is set, each process compiles all modules
     os.environ.update(AS_ADVISED)
+    before = shlex.split(given.through)
     golden = ["--cold"] if given.cold else ["--golden"]
     with tempfile.TemporaryDirectory(prefix="fl-b-") as folder:
         place = Path(folder)
@@ -158,18 +162,22 @@ def main() -> None:
         (place / "book").mkdir()
         (place / "machines").mkdir()
         book = place / "book" / "bench.yaml"
-        book.write_text(PLAYBOOK.format(memory=", ".join(memory), holds=holds, watch=given.watch))
+
+        def write(watch: str) -> None:
+            book.write_text(PLAYBOOK.format(memory=", ".join(memory), holds=holds, watch=watch))
 
         def one() -> None:
-            run(book, place / "one", *golden)
+            run(before, book, place / "one", *golden)
 
         def over() -> None:
             names = [f"w{number}" for number in range(given.workers)]
             with loopback_cluster(place / "machines", names) as cluster:
-                run(book, place / "controller", "--hosts", cluster.address, *golden)
+                run(before, book, place / "controller", "--hosts", cluster.address, *golden)
 
+        write("1s")
         counted("not counted", one)
         counted("not counted", over)
+        write(given.watch)
         pairs = [
             (counted("one run", one), counted(f"{given.workers} workers", over)) for _ in range(given.times)
         ]
