@@ -30,26 +30,30 @@ _THERE = ("repeat", "control", "boot", "golden", "wait", "tag", "accelerator")
 _HERE = ("playbook", "hosts", "as_json", "json_lines", "junit", "metrics", "quiet", "verbose")
 
 
-def sent(playbook: Path | None, given: Mapping[str, Any], by: str) -> tuple[Path, tuple[str, ...]]:
+def sent(
+    playbook: Path | None, given: Mapping[str, Any], by: str, here: tuple[str, ...] = ()
+) -> tuple[Path, tuple[str, ...]]:
     """The playbook and the words of `run` that go to hosts. given: all options of `run`. by: what sends them
-    there. UsageError for what cannot go."""
+    there. here: more options that stay here. UsageError for what cannot go."""
     from lab.cli.lab_hosts import options_there
 
-    words = options_there(given, by, _THERE, _HERE)
+    words = options_there(given, by, _THERE, (*_HERE, *here))
     if playbook is None:
-        raise UsageError(f"--resume cannot be used with {by}", where="run")
+        raise UsageError(f"--resume with {by} needs the playbook as well: it is sent there", where="run")
     return playbook.absolute(), tuple(words)
 
 
 def performing(hosts: str, playbook: Path | None, given: Mapping[str, Any]) -> Perform:
     """Returns what performs the run, in place of session.run.perform(). given: all options of `run`.
     UsageError for one that does not go with --hosts."""
-    file, words = sent(playbook, given, "--hosts")
+    file, words = sent(playbook, given, "--hosts", ("resume",))
 
     def perform(plan: Plan, options: RunOptions, view: View, *_: object) -> tuple[Run, Path]:
         from lab.hosts.cluster import connected, is_address
         from lab.hosts.distributed_run import HostsRunOptions
         from lab.hosts.distributed_run import perform as over_hosts
+        from lab.hosts.parts import complete_parts
+        from lab.session.run_folders import find_run
 
         if is_address(hosts):
             cluster = connected(hosts)
@@ -58,7 +62,9 @@ def performing(hosts: str, playbook: Path | None, given: Mapping[str, Any]) -> P
             from lab.hosts.ssh_cluster import over_ssh
 
             cluster = over_ssh(load_hosts(Path(hosts)))
-        asked = HostsRunOptions(file, given["repeat"], given["control"], words, options.tags)
+        earlier = complete_parts(find_run(given["resume"]), plan) if given["resume"] else ()
+        counts = given["repeat"], given["control"]
+        asked = HostsRunOptions(file, *counts, words, options.tags, earlier)
         return over_hosts(plan, asked, cluster, view)
 
     return perform

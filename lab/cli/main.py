@@ -166,7 +166,7 @@ def run(
         str | None,
         typer.Option(
             metavar="RUN",
-            help="Go on with the search for a tolerance that this run began.",
+            help="Go on with RUN's search for a tolerance; with --hosts, with the cells that it lacks.",
             autocompletion=completion.runs,
         ),
     ] = None,
@@ -214,7 +214,7 @@ def run(
             accept_loss=accept_loss, tagged=tags(tag or ()),
         )  # fmt: skip
     over = fleet_over_hosts.over_hosts(plan, hosts, file, context.params)
-    earlier = _earlier(resumed, plan) if resumed is not None else None
+    earlier = _earlier(resumed, plan) if resumed is not None and over is None else None
     options = RunOptions(
         *(connect, accelerator_request(accelerator), boot_seconds(boot), golden, wait, earlier),
         tags=tags(tag or ()),

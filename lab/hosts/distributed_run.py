@@ -7,6 +7,7 @@ beside their host's; nothing is pooled over hosts (lab.record.parts).
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -50,13 +51,15 @@ class _Batch:
 
 @dataclass(frozen=True)
 class HostsRunOptions:
-    """playbook: its file. words: options of `run` for each child. tags: the run's."""
+    """playbook: its file. words: options of `run` for each child. tags: the run's. earlier: complete_parts()
+    of a run that this one goes on from."""
 
     playbook: Path
     repeat: int | None = None
     control: int | None = None
     words: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    earlier: Sequence[tuple[Path, History]] = ()
 
 
 def perform(
@@ -85,7 +88,12 @@ class HostsRun:
         self._plan, self._options, self._cluster, self._view = plan, options, cluster, view
         self._id, self._clock = new_run_id(plan.name), HostClock()
         together = [tuple(cell.id for cell in batch) for batch in batches(plan)]
-        self._waiting = [_Batch(cells, f"{self._id}-{number}") for number, cells in enumerate(together, 1)]
+        done = {cell.id for _, history in options.earlier for cell in history.start.plan.cells}
+        self._waiting = [
+            _Batch(cells, f"{self._id}-{number}")
+            for number, cells in enumerate(together, 1)
+            if not done.issuperset(cells)
+        ]
         if (known := known_times(plan)) is not None:  # the longest first; see core.placement
             took = dict(zip(together, known.batches, strict=True))
             self._waiting.sort(key=lambda one: -took[one.cells])
@@ -103,7 +111,10 @@ class HostsRun:
             try:
                 self._send()
                 self._place()
-                paths.made(self._folder / "parts")
+                parts = paths.made(self._folder / "parts")
+                for folder, history in self._options.earlier:
+                    shutil.copytree(folder, parts / folder.name)
+                    self._histories.append(history)
                 self._all()
             except Interrupted as error:
                 interrupted = error

@@ -6,17 +6,18 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lab.core.history import SCHEMA, CellReached, Host, RunEnded, RunStarted
 from lab.core.parallel_cells import part_of
 from lab.core.plan import Plan
-from lab.errors import Interrupted
+from lab.errors import Interrupted, RecordError, UsageError
 from lab.hosts import cell_task
 from lab.process.clock import HostClock
 from lab.record.index import index_of, judged
 from lab.record.journal import FileJournal, History, read_history
-from lab.record.parts import write_merged
+from lab.record.parts import parts_of, write_merged
 from lab.record.run import Run, write
 from lab.session import paths
 from lab.session.run import RunStopped
@@ -48,6 +49,44 @@ def without_record(
             journal.append(CellReached(cell, why))
         journal.append(RunEnded(interrupted=False, failure=failure))
     return read_history(folder)
+
+
+def complete_parts(run: Path, plan: Plan) -> list[tuple[Path, History]]:
+    """The parts of an earlier run over hosts in which all cells were run to their end: their folders, and
+    their histories with the hosts that the run's record has. run: its folder. UsageError for one of another
+    plan, or one that has no parts, or all of them."""
+    history = read_history(run)
+    start = history.start
+    if (start.plan.digest, _counts(start.plan)) != (plan.digest, _counts(plan)):
+        raise UsageError("it is of another playbook, or has other counts of cycles", where=start.id)
+    parts = parts_of(history)
+    if not parts:
+        raise UsageError("it is no run over hosts", where=start.id, hint="leave out --resume")
+    found = []
+    for part, _ in parts:
+        folder = run / "parts" / part.run
+        try:
+            one = read_history(folder)
+        except RecordError:
+            continue
+        if _is_complete(one):
+            first, *more = one.entries
+            named = replace(one.start, whole=plan, host=part.host)
+            found.append((folder, replace(one, entries=(replace(first, event=named), *more))))
+    if len(found) == len(parts):
+        raise UsageError("it lacks no cell", where=start.id, hint=f"freezelab report {start.id}")
+    return found
+
+
+def _counts(plan: Plan) -> list[tuple[str, int, int]]:
+    return [(cell.id, cell.repeat, cell.control) for cell in plan.cells]
+
+
+def _is_complete(history: History) -> bool:
+    """Whether it came to its end, and none of its cells was left out."""
+    ends = list(history.of(RunEnded))
+    ended = bool(ends) and not ends[-1].interrupted and not ends[-1].failure
+    return ended and not history.damage and not any(one.skipped for one in history.of(CellReached))
 
 
 def finished(

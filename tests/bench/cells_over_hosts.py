@@ -57,7 +57,7 @@ cycle: {{settle: 0s, before: 2s, watch: {watch}}}
 KINDS = {
     "qemu-system": "QEMU",
     "lab.hypervisor.deadman": "dead-men",
-    "cell_server": "freezelab",
+    "cell_children": "freezelab",
     "--hosts": "controller",
     " run ": "freezelab",
     " worker ": "workers",

@@ -3,7 +3,8 @@ history of simulated cycles, or fails.
 
 The playbook's `about` is a JSON object: what a cell does, by its memory. "hang": until SIGTERM, then it ends
 as an interrupted run does; "refuse": no record, exit code 4; "raise": a record that ends with an error that
-nobody expected; "die": by SIGKILL, with half a record. All others run.
+nobody expected; "die": by SIGKILL, with half a record; "die once": the same, and
+on no machine after that. All others run.
 """
 
 from __future__ import annotations
@@ -59,6 +60,9 @@ def main(arguments: Sequence[str]) -> int:
         )
     part = part_of(whole, {of("--cell")})
     does = json.loads(whole.about or "{}").get(dict(part.cells[0].values)["memory"], "")
+    if does == "die once" and not (died := runs.parents[2] / "died").exists():
+        died.touch()
+        does = "die"
     if does == "refuse":
         sys.stderr.write("freezelab: image debian: cannot be built\nfreezelab doctor\n")
         return 4
@@ -73,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
     history = read_history(folder)
     lines = (folder / EVENTS).read_text().splitlines()
     lines[0] = line_of(RunStarted(SCHEMA, run, part, HOST, None, (), whole), 0, history.began)
-    if does:
+    if does not in ("", "die once"):
         lines = lines[:3]  # the cell has been reached, and its guest booted
 
     def save(*more: RunEnded) -> None:

@@ -150,6 +150,40 @@ def test_a_cell_that_fails_is_told_with_its_host_and_the_others_go_on(
     assert hosts == {"128MiB": "rack-1", **dict.fromkeys(("192MiB", "256MiB", "320MiB"), "rack-2")}
 
 
+def test_a_run_goes_on_with_the_cells_that_an_earlier_one_lacks(
+    two: LoopbackCluster, home: Path, tmp_path: Path
+) -> None:
+    book = playbook(tmp_path / "book", THREE, m192MiB="die once")
+    begun = record(run(two, book, "--json").stdout)
+    assert reasons(begun).keys() == {"192MiB"}
+    done = run(two, book, "--json", "--resume", begun["id"])
+    (two.folder / "died").unlink()
+    assert done.exit_code == 0, done.output
+    found = record(done.stdout)
+    assert [cell["outcome"] for cell in found["cells"]] == ["passed"] * 3
+    kept = {part["cells"][0]: part for part in begun["parts"]}
+    for part in found["parts"]:
+        (cell,) = part["cells"]
+        assert (part == kept[cell]) == (cell != "192MiB")
+        assert part["run"].startswith(found["id"] if cell == "192MiB" else begun["id"])
+    assert len(list((home / "runs" / found["id"] / "parts").iterdir())) == 3
+    assert record(CliRunner().invoke(app, ["report", found["id"], "--json"]).stdout) == found
+    more = playbook(tmp_path / "more", f"{THREE}, 320MiB", m192MiB="die once")
+    part = home / "runs" / begun["id"] / "parts" / kept["128MiB"]["run"]
+    for words, says in [
+        ([str(book), "--resume", found["id"]], f"{found['id']}: it lacks no cell"),
+        ([str(book), "--resume", begun["id"], "--repeat", "2"], "or has other counts of cycles"),
+        ([str(more), "--resume", begun["id"]], f"{begun['id']}: it is of another playbook"),
+        ([str(book), "--resume", str(part)], "it is of another playbook"),
+        (["--resume", begun["id"]], "--resume with --hosts needs the playbook as well"),
+        ([str(book), "--resume", "no-such-run"], "no-such-run"),
+    ]:
+        refused = CliRunner().invoke(app, ["run", *words, "--hosts", two.address])
+        assert refused.exit_code == 2, refused.output
+        assert says in failure(refused)
+        assert len(failure(refused).splitlines()) <= 2
+
+
 def test_a_cell_that_no_host_can_run_is_refused(two: LoopbackCluster, home: Path, tmp_path: Path) -> None:
     for name in two.workers:
         (two.home(name) / "lacking").write_text("192MiB")
