@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from lab.controller.clock_reader import ClockReader, CycleGuest, GuestObservation
 from lab.controller.event_lifecycle import EventLifecycle, Stage, quietly
-from lab.controller.meeting import Meeting
+from lab.controller.meeting import Meeting, alone
 from lab.core.clock import Stamp
 from lab.core.history import (
     CpuUsed,
@@ -100,8 +100,8 @@ class Controller:
         shield: Callable[[], AbstractContextManager[None]],
         meeting: Meeting | None = None,
     ) -> None:
-        self._clock, self._hypervisor = clock, hypervisor
-        self._journal, self._view, self._shield, self._meeting = journal, view, shield, meeting
+        self._clock, self._hypervisor, self._journal, self._view = clock, hypervisor, journal, view
+        self._shield, self._meet = shield, meeting or alone
         self._reader = ClockReader(clock, journal, view)
 
     def has_ended(self, guest: str) -> bool:
@@ -254,8 +254,7 @@ class Controller:
         for subject in subjects.values():
             if subject.before_freeze is not None:
                 subject.before_freeze()
-        if self._meeting is not None:
-            self._meeting()
+        self._meet()
         first = self._clock.now()
         deadline = first.raw_ns + spec.budget_ns - RESERVE_NS
         guard = hypervisor.guard(
@@ -323,6 +322,7 @@ class Controller:
         starts: dict[str, Resumed] = {}
         result: PatchResult | None = None
         self._view.phase("shut down")
+        self._meet()
         try:
             for name in subjects:
                 stop = self._hypervisor.shutdown(name, self._clock.now().raw_ns + SHUTDOWN_NS)

@@ -64,7 +64,8 @@ class EventLifecycle:
         have been shown as Started for spec.started_ns."""
         self._events = self._announcer.announce(self._guests, spec, cycle)
         published = self._announcer.published(self._events)
-        self._journal.append(EventsAnnounced(self._index, tuple(published), spec.time_factor, spec.cloud))
+        if published:  # else they are the controller's of a fleet, which has them in its own history
+            self._journal.append(EventsAnnounced(self._index, tuple(published), spec.time_factor, spec.cloud))
         notice_ns = max((event.notice.notice_ns for event in published), default=0)
         self._stage("announced")
         self._view.phase("announce", guest=", ".join(self._guests), length_ns=max(0, notice_ns))

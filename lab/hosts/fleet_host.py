@@ -21,13 +21,30 @@ from paramiko import SSHException
 from lab.core.clock import Interval
 from lab.core.fleet_clocks import ahead_at
 from lab.core.offsets import Sample
+from lab.core.scheduled.instance import InstanceInfo
 from lab.errors import FreezelabError, GuestError, MachineError
 from lab.guest.client import ChannelLines
+from lab.hosts.fleet_events import FleetListener
 from lab.hosts.hosts_file import HostEntry
 from lab.hosts.link import SshLink, clock_readings, offset_point
 from lab.process.clock import HostClock
 from lab.record import EVENTS
-from lab.session.rendezvous import ABOUT, FREEZE, GO, OFF, OVER, READY, SILENT_S, STOP, WAIT
+from lab.session.rendezvous import (
+    ABOUT,
+    ANNOUNCE,
+    BACK,
+    CANCELLED,
+    FREEZE,
+    GO,
+    GUESTS,
+    OFF,
+    OVER,
+    READY,
+    SERVE,
+    SILENT_S,
+    STOP,
+    WAIT,
+)
 from lab.threads import Worker
 
 KEEP_S = SILENT_S / 4
@@ -63,10 +80,13 @@ if [ -f "$r/{run}/{events}" ]; then tar -C "$r" -czf - {run} | base64 -w0; fi; r
 class FleetHost:
     """A host.
 
-    run: the id of the child's run. about: what the child says of its host; {} until then. ready: the last
-    cycle for which the child has been ready, from 1. done: the last that is over there, in a rollout.
-    refused: why no other may begin; "" when one may. over: no child runs there, or the link is cut. cut: it
-    is cut, or was.
+    run: the id of the child's run. about: what the child says of its host; {} until then. instances: the
+    guests there, for the metadata service; None until then. over: no child runs there, or the link is cut.
+    cut: it is cut, or was.
+
+    Cycles, by their numbers from 1. announced: the last that can be announced. ready: the last for which the
+    child has been ready. back: the last whose guests are back in time. done: the last that is over there, in
+    a rollout. refused: why no other may begin; "" when one may.
     """
 
     def __init__(self, entry: HostEntry, run: str, clock: HostClock) -> None:
@@ -76,6 +96,8 @@ class FleetHost:
         self._stack = ExitStack()
         self.about: dict[str, str] = {}
         self.ready, self.done, self.refused = 0, 0, ""
+        self.instances: list[InstanceInfo] | None = None
+        self.announced = self.back = 0
         self.over, self.cut = True, False
         self.status: int | None = None
         self.last_line = self._runs = ""
@@ -155,6 +177,14 @@ class FleetHost:
                     self.refused = " ".join(line.split()[2:])
                     self.done = _number(line)
                     self._keeping.set()
+                elif line.startswith(GUESTS):
+                    self.instances = _instances(line.removeprefix(GUESTS))
+                    self._keeping.set()
+                elif line.startswith(ANNOUNCE):
+                    self.announced = _number(line)
+                    self._keeping.set()
+                elif line.startswith(BACK):
+                    self.back = _number(line)
                 elif line:
                     self.last_line = line.removeprefix("freezelab: ")
         except (EOFError, OSError):
@@ -199,6 +229,23 @@ class FleetHost:
     def end_rollout(self, why: str) -> None:
         """Have the rollout end after the wave that is over there."""
         self._answer(f"{STOP} {why}")
+
+    def serve(self, listener: FleetListener) -> None:
+        """Have the connections of its guests come to `listener`. MachineError when its sshd forwards none."""
+        try:
+            transport = self._orders.connection().transport
+            port = transport.request_port_forward("127.0.0.1", 0, listener.take)
+        except (SSHException, OSError, EOFError) as error:
+            what, hint = (
+                f"its sshd forwards no port: {error}",
+                "its sshd_config needs: AllowTcpForwarding yes",
+            )
+            raise MachineError(what, where=f"host {self.name}", hint=hint) from error
+        self._answer(f"{SERVE} {port} {json.dumps(listener.secrets)}")
+
+    def cancelled(self) -> None:
+        """Have it watch its guests without a freeze: the announcement was cancelled."""
+        self._answer(CANCELLED)
 
     def call_off(self, why: str = "") -> None:
         """Have it not freeze."""
@@ -252,3 +299,11 @@ def _number(line: str) -> int:
     """The number after the first word."""
     word = line.split()[1:2]
     return int(word[0]) if word and word[0].isdecimal() else 0
+
+
+def _instances(told: str) -> list[InstanceInfo]:
+    found = []
+    for one in json.loads(told):
+        given = tuple((tuple(path), value) for path, value in one.pop("given"))
+        found.append(InstanceInfo(**one, given=given))
+    return found

@@ -6,9 +6,11 @@ each host, and makes one record of the children's. docs/hosts.md has what is bui
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +24,7 @@ from lab.core.rollout import waves
 from lab.core.units import NS_PER_MS
 from lab.errors import FreezelabError, GuestError, Interrupted, MachineError, UsageError
 from lab.hosts import cell_task
+from lab.hosts.fleet_events import FleetEvents
 from lab.hosts.fleet_host import FleetHost
 from lab.hosts.hosts_file import HostsFile
 from lab.hosts.link import AT_ONCE, NO_PROGRAM
@@ -83,7 +86,7 @@ def perform(plan: Plan, options: FleetOptions, file: HostsFile, view: View) -> t
 
 
 class FleetRun:
-    """One run."""
+    """One run. events: its metadata service; None without announcements, or until all guests are there."""
 
     def __init__(
         self,
@@ -97,7 +100,12 @@ class FleetRun:
         self._plan, self._options, self._hosts, self._id = plan, options, list(hosts), run_id
         self._clock, self._view = clock, view
         self._instants: dict[int, int] = {}
+        everyone = [spec.name for spec in plan.guests]
+        rollout = plan.rollout
+        self._waves = [everyone] if rollout is None else [w.guests for w in waves(plan.guests, rollout)]
         self._machines: list[WorkerHost] = []
+        self._stack = ExitStack()
+        self.events: FleetEvents | None = None
 
     def run(self) -> tuple[Run, Path]:
         """See perform()."""
@@ -117,7 +125,7 @@ class FleetRun:
                 interrupted = error
             return self._judged(interrupted)
         finally:
-            with shield():
+            with shield(), self._stack:
                 for host in self._hosts:
                     host.close()
 
@@ -159,15 +167,60 @@ class FleetRun:
     def cycles(self) -> None:
         """All cycles: those without a freeze, and then those with one, or rollouts."""
         plan = self._plan
-        waved = len(waves(plan.guests, plan.rollout)) if plan.rollout is not None else 1
-        for number in range(1, plan.control + plan.repeat * waved + 1):
+        if plan.cycle.announce is not None and plan.repeat:
+            self._serve()
+        for number in range(1, plan.control + plan.repeat * len(self._waves) + 1):
             goes_on = self._cycle(number)
             if plan.rollout is not None and number > plan.control:
                 goes_on = self._wave_over(number)
             if not goes_on:
                 break
 
+    def _serve(self) -> None:
+        """Start the metadata service, when all guests are there, and a listener on each host."""
+        self._until(lambda: all(host.over or host.instances is not None for host in self._hosts))
+        there = [host for host in self._hosts if not host.over]
+        instances = [about for host in there for about in host.instances or ()]
+        if not instances:
+            return
+        folder = paths.home() / "doors" / secrets.token_hex(3)
+        events = FleetEvents(self._plan, instances, self._clock, self._view, folder)
+        self.events = self._stack.enter_context(events)
+        for host in there:
+            host.serve(self.events.listener([about.guest for about in host.instances or ()]))
+
     def _cycle(self, number: int) -> bool:
+        """One cycle on all hosts that are there, announced if the playbook says so. False when there is none
+        to freeze."""
+        if self.events is None or number <= self._plan.control:
+            return self._freeze(number)
+        self._until(
+            lambda: all(host.over or max(host.announced, host.done) >= number for host in self._hosts)
+        )
+        there = [host for host in self._hosts if not host.over and host.announced >= number]
+        of = {about.guest: host for host in there for about in host.instances or ()}
+        why = self._lost() if self._plan.rollout is not None else ""
+        if not why and (silent := self.events.silent(list(of), lambda guest: of[guest].over)):
+            why = f"the handler in guest {silent} has not asked for events"
+        if why or not there:
+            for host in there:
+                host.call_off(why)
+            return False
+        wave = self._waves[(number - self._plan.control - 1) % len(self._waves)]
+        guests = [guest for guest in of if guest in wave]
+        announced = self.events.announce(number - 1, guests, lambda guest: of[guest].over)
+        for host in there:
+            if announced:
+                host.go()
+            else:
+                host.cancelled()
+        frozen = self._freeze(number)
+        if announced:
+            self._until(lambda: all(host.over or host.back >= number for host in there))
+            self.events.over()
+        return frozen
+
+    def _freeze(self, number: int) -> bool:
         """Freeze all hosts that are there at one instant, when they are ready. False when none is. In a
         rollout some have nobody to freeze; and nobody is frozen when a host is lost."""
         self._until(lambda: all(host.over or max(host.ready, host.done) >= number for host in self._hosts))
@@ -260,7 +313,11 @@ class FleetRun:
                 )
             stops = self._stops(histories)
             histories = [self._of_host(*each, stops) for each in zip(histories, self._hosts, strict=True)]
-            return finished(histories, self._plan, self._id, interrupted)
+            own = []
+        if self.events is not None:
+            self.events.over()
+            own = self.events.journal.entries
+        return finished(histories, self._plan, self._id, interrupted, own)
 
     def _bring(
         self, host: FleetHost, folder: Path, found: dict[str, History | str], hurry: threading.Event

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lab.core.history import SCHEMA, CellReached, Host, RunEnded, RunStarted
+from lab.core.clock import Stamp
+from lab.core.history import SCHEMA, CellReached, HistoryEvent, Host, RunEnded, RunStarted
 from lab.core.parallel_cells import part_of
 from lab.core.plan import Plan
 from lab.errors import Interrupted, RecordError, UsageError
@@ -90,12 +91,16 @@ def _is_complete(history: History) -> bool:
 
 
 def finished(
-    histories: Sequence[History], plan: Plan, run_id: str, interrupted: Interrupted | None
+    histories: Sequence[History],
+    plan: Plan,
+    run_id: str,
+    interrupted: Interrupted | None,
+    own: Sequence[tuple[HistoryEvent, Stamp]] = (),
 ) -> tuple[Run, Path]:
-    """Merge the parts' histories in folder_of(run_id), give that its name, and judge it. RunStopped after an
-    interrupt."""
+    """Merge the parts' histories in folder_of(run_id), give that its name, and judge it. own: events of the
+    controller. RunStopped after an interrupt."""
     folder = folder_of(run_id)
-    write_merged(histories, plan, run_id, folder)
+    write_merged(histories, plan, run_id, folder, own)
     folder = folder.rename(folder.with_name(run_id))
     run = judged(folder, index_of(paths.home()))
     write(run, folder)

@@ -31,7 +31,7 @@ HostNames = Annotated[
     list[Name], BeforeValidator(_number), Field(json_schema_extra={"minItems": 1, "maxItems": MOST_HOSTS})
 ]
 
-ALONE = ("matrix", "announce", "workload", "tolerance", "network")
+ALONE = ("matrix", "workload", "tolerance", "network")
 """Keys that do not go with hosts: what they set up is on one host."""
 
 At = tuple[str | int, ...]

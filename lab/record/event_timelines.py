@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from lab.core.clock import Interval, Stamp
 from lab.core.event_findings import event_findings, unannounced
 from lab.core.event_timeline import Announced, EventTimeline, Member, timeline_of
+from lab.core.fleet_clocks import OntoOne
 from lab.core.handlers import handler_findings
 from lab.core.history import (
     CycleBegan,
@@ -22,6 +23,7 @@ from lab.core.plan import Cell
 from lab.core.result import CycleResult
 from lab.core.scheduled.cloud import Cloud
 from lab.core.scheduled.model import Event, Happening, State
+from lab.core.timeline import Call
 from lab.core.verdict import Finding, Outcome, worst
 from lab.record.cycle import measure_of
 from lab.record.journal import History
@@ -36,9 +38,10 @@ SERVICE = "metadata service"
 
 class _Spans:
     """The positions of each guest's cycles in the history, as line numbers of the file. A guest's name and a
-    cycle's number may recur in another cell."""
+    cycle's number may recur in another cell. hosts: the cells are hosts of one fleet."""
 
-    def __init__(self, history: History) -> None:
+    def __init__(self, history: History, *, hosts: bool = False) -> None:
+        self._hosts = hosts
         self._spans: dict[tuple[int | None, str], list[tuple[int, str]]] = {}
         self.whole: set[tuple[str, int, str]] = set()
         for place, entry in enumerate(history.entries):
@@ -50,11 +53,13 @@ class _Spans:
             elif isinstance(event, CycleEnded) and (spans := self._spans.get((event.cycle, event.guest))):
                 cell = spans[-1][1]
                 spans[-1] = place, cell
-                self.whole.add((cell, event.cycle, event.guest))
+                self.whole.add(("" if hosts else cell, event.cycle, event.guest))
 
     def cell(self, cycle: int, guests: Iterable[str], at: int) -> str:
         """The cell of the cycle of one of the guests that is open at position `at` of the history, or else
-        opened next."""
+        opened next; "" for events of a fleet over hosts."""
+        if self._hosts:
+            return ""
         found = [span for guest in guests for span in self._spans.get((cycle, guest), []) if span[0] >= at]
         return min(found, default=(0, ""))[1]
 
@@ -71,9 +76,9 @@ class _Published:
     place: int
 
 
-def announced_of(history: History) -> list[Announced]:
-    """The announced events, in their order."""
-    spans = _Spans(history)
+def announced_of(history: History, *, hosts: bool = False) -> list[Announced]:
+    """The announced events, in their order. hosts: of a fleet over hosts."""
+    spans = _Spans(history, hosts=hosts)
     published: dict[str, _Published] = {}
     happenings: dict[str, list[Happening]] = {}
     loose: list[tuple[int, int, Happening]] = []
@@ -133,8 +138,15 @@ def service_findings(history: History, cell: str) -> list[Finding]:
     ]
 
 
-def event_timelines(history: History, results: Sequence[CycleResult]) -> list[EventTimeline]:
-    """The timeline of every event, with the guests' cycles in it."""
+def event_timelines(
+    history: History, results: Sequence[CycleResult], onto: OntoOne | None = None
+) -> list[EventTimeline]:
+    """The timeline of every event, with the guests' cycles in it. onto: for a fleet over hosts, whose
+    controller's clock stamps the events."""
+    if onto is not None:
+        mapped = [_mapped(result, onto) for result in results]
+        there = {("", r.observation.cycle, r.observation.guest): r for r in mapped if r is not None}
+        return [timeline_of(announced, there) for announced in announced_of(history, hosts=True)]
     cycles = {(r.observation.cell, r.observation.cycle, r.observation.guest): r for r in results}
     found = announced_of(history)
     # Cells that are run together share a cycle's number, and a set of theirs an event.
@@ -147,6 +159,30 @@ def event_timelines(history: History, results: Sequence[CycleResult]) -> list[Ev
             if len(given) == 1:
                 cycles.setdefault((one.cell, one.cycle, guest), given[0])
     return [timeline_of(announced, cycles) for announced in found]
+
+
+def _mapped(result: CycleResult, onto: OntoOne) -> CycleResult | None:
+    """The result with the stop, the resume and the return to time on the scale of the events; None when the
+    clock of its host is not known. A call is as much longer as the offset is uncertain."""
+    obs, resync, cell = result.observation, result.resync, result.observation.cell
+    stop, resume = (_mapped_call(call, cell, onto) for call in (obs.stop, obs.resume))
+    if (stop is None) != (obs.stop is None) or (resume is None) != (obs.resume is None):
+        return None
+    if resume is not None and obs.resume is not None and resync is not None and resync.time is not None:
+        # The time since the resume's return, which is now the latest that it may have been.
+        by = (resume.returned.raw_ns - resume.called.raw_ns) - (
+            obs.resume.returned.raw_ns - obs.resume.called.raw_ns
+        )
+        resync = replace(resync, time=Interval(resync.time.low_ns - max(0, by), resync.time.high_ns))
+    return replace(result, observation=replace(obs, stop=stop, resume=resume), resync=resync)
+
+
+def _mapped_call(call: Call | None, cell: str, onto: OntoOne) -> Call | None:
+    """The call, from the earliest that it may have begun to the latest that it may have ended."""
+    at = None if call is None else onto(cell, Interval(call.called.raw_ns, call.returned.raw_ns))
+    if call is None or at is None:
+        return None
+    return Call(Stamp(at.low_ns, call.called.real_ns), Stamp(at.high_ns, call.returned.real_ns))
 
 
 def _moment(stamp: Stamp | None, published: Stamp | None, guest: str = "") -> Moment | None:
@@ -269,6 +305,7 @@ def marked(
 ) -> list[CycleRecord]:
     """The cycles, each with its guest, with the event that announced them and their wave. waves: by cycle and
     guest."""
+    cells = {one.announced.cell for one in timelines}
     by_guest = {
         (one.announced.cell, one.announced.cycle, guest): one
         for one in timelines
@@ -276,7 +313,8 @@ def marked(
     }
     found = []
     for guest, cycle in cycles:
-        one, wave = by_guest.get((cycle.cell, cycle.index, guest)), waves.get((cycle.index, guest))
+        cell = "" if cells == {""} else cycle.cell  # of all cells, when they are hosts of a fleet
+        one, wave = by_guest.get((cell, cycle.index, guest)), waves.get((cycle.index, guest))
         off = one is not None and one.cancelled is not None and cycle.control
         known = one.event.id if one is not None else ""
         found.append(replace(cycle, event=known, cancelled=off, wave=wave))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lab.core.fleet_clocks import as_it_is
 from lab.core.fleet_placement import placed_hosts
-from lab.core.history import CellReached, RolloutPlanned
+from lab.core.history import CellReached, PartMerged, RolloutPlanned
 from lab.core.one_at_a_time import Down, downs, one_at_a_time, proof_finding, skew_findings, skews
 from lab.core.plan import Cell, DomainKind, Expectations, GuestSpec, Plan
 from lab.core.result import CycleResult
@@ -25,8 +26,10 @@ class FleetFindings:
 
     def __init__(self, history: History, plan: Plan, results: Sequence[CycleResult]) -> None:
         self._plan, self._results = plan, results
-        self._hosts = placed_hosts(plan)
-        self._onto = fleet_clocks(history).controllers if self._hosts else as_it_is
+        # One host's own record, which nobody has merged, is that of its guests alone.
+        self._hosts = placed_hosts(plan) if any(True for _ in history.of(PartMerged)) else ()
+        self.onto = fleet_clocks(history).controllers if self._hosts else None
+        self._onto = self.onto or as_it_is
         self.rollouts = rollouts_of(history, len(self._hosts))
         self.waves = {(w.cycle, g): w.number for one in self.rollouts for w in one.waves for g in w.guests}
         self._by = plan.rollout.by if plan.rollout is not None else None
@@ -36,6 +39,12 @@ class FleetFindings:
             if self._hosts:
                 down += _without_record(history, self.rollouts, plan, self._by)
             self._proof = one_at_a_time(down, self._by)
+
+    @property
+    def announced(self) -> tuple[Cell, ...]:
+        """What events are announced to: each cell, or a fleet over hosts."""
+        parts = self._plan.parts
+        return (replace(parts[0], id="", guests=self._plan.guests),) if self._hosts else tuple(parts)
 
     def findings(self, cell: Cell, results: Sequence[CycleResult]) -> list[Finding]:
         """The findings of one cell. results: its cycles. A host's guests are only a part of the fleet."""

@@ -20,6 +20,7 @@ from lab.core.fleet_placement import placed_hosts
 from lab.core.history import (
     SCHEMA,
     CellReached,
+    HistoryEvent,
     Host,
     PartMerged,
     RunEnded,
@@ -65,15 +66,21 @@ def whole_plan(histories: Sequence[History]) -> Plan:
     return first.whole
 
 
-def write_merged(histories: Sequence[History], plan: Plan, run_id: str, folder: Path) -> None:
-    """Write the history that is made of these runs into `folder`. plan: their whole_plan(). MachineError when
-    it cannot be written."""
+def write_merged(
+    histories: Sequence[History],
+    plan: Plan,
+    run_id: str,
+    folder: Path,
+    own: Sequence[tuple[HistoryEvent, Stamp]] = (),
+) -> None:
+    """Write the history that is made of these runs into `folder`. plan: their whole_plan(). own: events of
+    none of them, with their times. MachineError when it cannot be written."""
     order = {cell.id: number for number, cell in enumerate(plan.cells)}
     parts = sorted(histories, key=lambda one: order[one.start.plan.cells[0].id])
     path = folder / EVENTS
     try:
         with path.open("x", encoding="utf-8", errors="replace") as file:
-            for line in _lines(parts, plan, run_id):
+            for line in _lines(parts, plan, run_id, own):
                 file.write(f"{line}\n")
             file.flush()
             os.fsync(file.fileno())
@@ -84,7 +91,9 @@ def write_merged(histories: Sequence[History], plan: Plan, run_id: str, folder: 
         raise MachineError(f"the history cannot be written: {error.strerror}", where=str(path)) from error
 
 
-def _lines(parts: Sequence[History], plan: Plan, run_id: str) -> Iterator[str]:
+def _lines(
+    parts: Sequence[History], plan: Plan, run_id: str, own: Sequence[tuple[HistoryEvent, Stamp]]
+) -> Iterator[str]:
     starts = [part.start for part in parts]
     tags = tuple(dict.fromkeys(tag for start in starts for tag in start.tags))
     began = min((part.began for part in parts), key=lambda at: at.real_ns)
@@ -99,6 +108,8 @@ def _lines(parts: Sequence[History], plan: Plan, run_id: str) -> Iterator[str]:
         return line_of(event, sequence - 1, at)
 
     yield line(RunStarted(SCHEMA, run_id, plan, _shared(starts), calibration, tags), began)
+    for made, at in own:
+        yield line(made, at)
     for part in parts:
         start = part.start
         yield line(

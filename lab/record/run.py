@@ -171,11 +171,13 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         made.append(cycle_of(result, found[-1], expect))
         results.append(repacked(result, obs))
     own = _run_findings(history)
-    timelines, fleet = event_timelines(history, results), FleetFindings(history, plan, results)
+    fleet = FleetFindings(history, plan, results)
+    timelines = event_timelines(history, results, fleet.onto)
     whose = [result.observation.guest for result in results]
-    histories, by_cell_events = cell_histories(history), dict[str, dict[str, list[Finding]]]()
-    for cell in plan.parts:
-        of_cell = [r for r in results if r.observation.cell == cell.id]
+    histories = cell_histories(history)
+    by_cell_events: dict[str, dict[str, list[Finding]]] = {cell.id: {} for cell in plan.parts}
+    for cell in fleet.announced:
+        of_cell = [r for r in results if cell.id in ("", r.observation.cell)]
         by_cell_events[cell.id] = {
             name: _turned(cell.expectations, given)
             for name, given in judged(timelines, cell, of_cell).items()
@@ -229,6 +231,7 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
             announced = [event for event in events_of if event.cell == cell.id]
             cells.append(cell_of(cell, cell_history, here, over_all, announced))
     own += _turned(plan.expectations, fleet.over_hosts())
+    own += (finding for given in (by_cell_events.get("", {}) if cells else {}).values() for finding in given)
     everything = [*own, *(f for given in found for f in given)]
     start, host = history.start, history.start.host
     parts = tuple(

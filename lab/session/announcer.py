@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
+from lab.controller.meeting import Meeting
 from lab.core.announcement import answers_of, rules_of
 from lab.core.handlers import HandlerEnd
 from lab.core.history import HandlerEnded, ServiceFailed
@@ -26,6 +27,7 @@ from lab.guest.ssh_route import SshRoute
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.image.seed import USER_NETWORK
 from lab.ports import Announcer, Clock, Journal, View
+from lab.session.fleet_service import FleetService
 from lab.session.parallel import enter_together
 from lab.session.paths import made
 
@@ -54,7 +56,8 @@ def _removed(folder: Path) -> None:
 class CellMetadataService:
     """A metadata service for the guests of a cell, until `stack` is left. cell: its id. log_folder: the run's
     own; folder: for the service's sockets, with a short path. public_key: the line of the key that may log
-    in. mask: for a guest, what takes its secrets out of a text."""
+    in. mask: for a guest, what takes its secrets out of a text. meeting: of a host of a fleet, whose
+    controller has the service."""
 
     def __init__(
         self,
@@ -67,11 +70,12 @@ class CellMetadataService:
         log_folder: Path,
         public_key: str,
         mask: Callable[[GuestSpec], Callable[[str], str]] = lambda _: str,
+        meeting: Meeting | None = None,
     ) -> None:
         self._hypervisor, self._clock, self._view = hypervisor, clock, view
         self._journal, self._cell = journal, cell
         self._folder, self._log_folder, self._public_key = folder, log_folder, public_key
-        self._mask = mask
+        self._mask, self._meeting = mask, meeting
         self._handlers: dict[str, GuestHandler] = {}
         self._reported: set[str] = set()
 
@@ -93,16 +97,7 @@ class CellMetadataService:
                 what = "the metadata service needs a login as root: only root's sshd may listen on port 80"
                 raise Refused(what, where=f"guest {guest.name}", hint=f"set user: root; it was {way}")
         instances = [self._about(guest, spec) for guest in guests]
-        stack.callback(_removed, made(self._folder))
-        service = stack.enter_context(
-            MetadataService(
-                instances,
-                rules_of(spec),
-                self._clock,
-                self._folder,
-                answers_of(spec),
-            )
-        )
+        service = self._service(spec, instances, stack)
         ways = {guest.name: partial(ssh_of, probes[guest.name]) for guest in guests}
         connects = {guest.name: partial(service.connect, guest.name) for guest in guests}
         forwards = [
@@ -121,6 +116,15 @@ class CellMetadataService:
             self._await(service, [guest.name for guest in guests])
         return service.announcer
 
+    def _service(
+        self, spec: Announcement, instances: Sequence[InstanceInfo], stack: ExitStack
+    ) -> MetadataService | FleetService:
+        if self._meeting is not None:
+            return stack.enter_context(FleetService(self._meeting, instances))
+        stack.callback(_removed, made(self._folder))
+        service = MetadataService(instances, rules_of(spec), self._clock, self._folder, answers_of(spec))
+        return stack.enter_context(service)
+
     def booted(self, guest: str) -> None:
         """Start the guest's handler again after a reboot, as a service of the guest itself would start.
         GuestError when that fails."""
@@ -137,7 +141,7 @@ class CellMetadataService:
             self._view.note(f"the handler in guest {guest} {end.text}")
         return end
 
-    def _farewell(self, service: MetadataService, forwards: Sequence[MetadataForward]) -> None:
+    def _farewell(self, service: MetadataService | FleetService, forwards: Sequence[MetadataForward]) -> None:
         """Report errors of the service at its end. Handlers are closed by then."""
         for name, handler in self._handlers.items():
             if handler.end is not None and name not in self._reported:
@@ -158,7 +162,7 @@ class CellMetadataService:
         stem, mask = Path(program).stem, self._mask(guest)
         return GuestHandler(guest.name, ssh, Path(program), arguments, stem, log, mask=mask)
 
-    def _await(self, service: MetadataService, guests: Sequence[str]) -> None:
+    def _await(self, service: MetadataService | FleetService, guests: Sequence[str]) -> None:
         deadline = self._clock.now().raw_ns + ENABLED_WITHIN_NS
         look = self._clock.now().raw_ns + NS_PER_S
         while silent := [name for name in guests if not service.has_asked(name)]:

@@ -262,6 +262,7 @@ class Cells:
             settings.folder,
             key,
             lambda spec: settings.secret_values(spec).mask,
+            settings.meeting,
         )
         specs = [spec for spec in cell.guests if spec.name in subjects]
         announcer = announcing.start(

@@ -12,6 +12,16 @@ another machine, in lines on this process's standard output and input.
     go                     there: it is over on all hosts, and the next may begin
     stop WHY               there: the rollout stops after this wave
 
+With announcements, whose metadata service is the controller's:
+
+    freezelab-guests JSON  here: what the service has to know of the guests on this host
+    serve PORT JSON        there: it listens for them at this port of the loopback; what a connection of each
+                           begins with
+    freezelab-announce N   here: cycle N can be announced
+    go                     there: it was, and its guests may be frozen
+    cancelled              there: it was, and they are not
+    freezelab-back N       here: its guests on this host are back and in time, or given up
+
 Until the instant has come nothing is frozen, and a controller that is silent for SILENT_S, or gone, means
 that nothing will be. From the instant on the controller is not needed: this process freezes, patches and
 resumes, and its guard and dead-man are beside the guests. So a link that is cut leaves no guest frozen. No
@@ -24,14 +34,19 @@ import json
 import os
 import select
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 
 from lab.core.quantities import format_magnitude
+from lab.core.scheduled.instance import InstanceInfo
 from lab.errors import MachineError
 from lab.ports import Clock
 
 ABOUT, READY, OVER = "freezelab-about", "freezelab-ready", "freezelab-over"
+GUESTS, ANNOUNCE, BACK = "freezelab-guests", "freezelab-announce", "freezelab-back"
 GO, WAIT, FREEZE, OFF, STOP = "go", "wait", "freeze", "off", "stop"
+SERVE, CANCELLED = "serve", "cancelled"
 LACKS = "lacks"
 """The member of what a host says of itself with what stands in the way of its guests there."""
 
@@ -58,8 +73,7 @@ class Rendezvous:
         self._say(f"{READY} {self._cycles}")
         word, _, rest = self._order("freeze").partition(" ")
         if word != FREEZE or not rest.isdigit():
-            why = f": {rest}" if word == OFF and rest else ""
-            raise MachineError(f"the freeze was called off{why}", where=_WHERE)
+            raise _called_off("freeze", word, rest)
         instant = int(rest)
         late = self._clock.now().raw_ns - instant
         if late > 0:
@@ -76,6 +90,28 @@ class Rendezvous:
         except MachineError as error:
             return why or str(error).split("\n")[0]
         return "" if word == GO else rest or "the controller stops it"
+
+    def serve(self, instances: Sequence[InstanceInfo]) -> tuple[int, Mapping[str, str]]:
+        """See Meeting."""
+        self._say(f"{GUESTS} {json.dumps([asdict(about) for about in instances])}")
+        word, _, rest = self._order("metadata service").partition(" ")
+        port, _, secrets = rest.partition(" ")
+        if word != SERVE:
+            raise _called_off("metadata service", word, rest)
+        return int(port), json.loads(secrets)
+
+    def announced(self) -> bool:
+        """See Meeting."""
+        self._say(f"{ANNOUNCE} {self._cycles + 1}")
+        word, _, rest = self._order("freeze").partition(" ")
+        if word not in (GO, CANCELLED):
+            raise _called_off("freeze", word, rest)
+        return word == GO
+
+    def back(self) -> None:
+        """See Meeting."""
+        with suppress(MachineError):
+            self._say(f"{BACK} {self._cycles}")
 
     def _say(self, line: str) -> None:
         try:
@@ -101,3 +137,8 @@ class Rendezvous:
             self._unread += data
         line, self._unread = self._unread.split(b"\n", 1)
         return line.decode("utf-8", "replace").strip()
+
+
+def _called_off(what: str, word: str, why: str) -> MachineError:
+    told = f": {why}" if word == OFF and why else ""
+    return MachineError(f"the {what} was called off{told}", where=_WHERE)

@@ -87,7 +87,6 @@ def test_other_plans_are_on_no_hosts(text: str) -> None:
         ("guests: [{name: a, host: r1}]\n", "2:26: host goes with hosts; add hosts: [r1], or delete it"),
         ("hosts: [r1]\nguests: [{domain: vm}]\n", "3:19: a domain of your own is on the host of its libvirt"),
         ("hosts: [r1]\nmatrix: {method: [suspend]}\n", "3:1: matrix does not go with hosts; delete one"),
-        ("hosts: [r1]\nannounce: {notice: 1min}\n", "3:1: announce does not go with hosts; delete one"),
         (f"{FLEET}rollout: {{order: shuffled}}\n", "6:18: all hosts need the same order"),
         (f"{FLEET}rollout: {{gates: [{{members: healthy}}]}}\n", "6:29: a host does not ask the"),
         (FLEET.replace("hosts: [r1, r2]\n", ""), "4:61: hosts as fault domains go with hosts; add hosts: ["),

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 import paramiko
 import pytest
@@ -17,6 +18,7 @@ from paramiko.common import AUTH_SUCCESSFUL
 
 from lab.guest.channel_relay import ChannelRelay
 from lab.guest.forward import ADDRESS, PORT, _request
+from lab.hosts.fleet_events import SECRET_BYTES, FleetListener
 
 BIG = os.urandom(6 << 20)
 """More than the windows of the channel and the buffers of the sockets."""
@@ -194,3 +196,34 @@ def test_a_service_is_told_that_ssh_was_cut(wired: Wired) -> None:
         with suppress(ConnectionResetError):
             assert end.recv(9) == b""
     until(lambda: not wired.relay._lines)
+
+
+@pytest.mark.parametrize("wrong", [b"", b"GET / HTTP/1.1\r\n\r\n", b"0" * SECRET_BYTES, b"web-0"])
+def test_a_connection_from_a_host_of_a_fleet_is_of_the_guest_whose_secret_it_begins_with(
+    wired: Wired, wrong: bytes
+) -> None:
+    """Each comes to the listener of its guest, and one without a secret to none."""
+
+    def connect(guest: str) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        theirs.settimeout(30)
+        theirs.sendall(guest.encode())
+        wired.served.append(theirs)
+        return ours
+
+    listener = FleetListener({name: partial(connect, name) for name in ("web-0", "web-1")})
+    assert len(set(listener.secrets.values())) == 2
+    _request(wired.client, listener.take, 30)
+    for guest, secret in listener.secrets.items():
+        channel = wired.sshd.open_forwarded_tcpip_channel((ADDRESS, 40000), (ADDRESS, PORT))
+        channel.settimeout(30)
+        channel.sendall(secret.encode() + b"asks")
+        assert channel.recv(len(guest)) == guest.encode()
+        assert wired.served[-1].recv(4) == b"asks"
+    channel = wired.sshd.open_forwarded_tcpip_channel((ADDRESS, 40000), (ADDRESS, PORT))
+    channel.settimeout(30)
+    channel.sendall(wrong)
+    channel.shutdown_write()
+    assert channel.recv(9) == b""
+    assert len(wired.served) == 2
+    listener.close()

@@ -3,10 +3,12 @@ socket pairs instead of SSH."""
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,20 +16,34 @@ import pytest
 
 from lab.controller import RolloutStop
 from lab.core.clock import Interval
-from lab.core.history import GateAsked, RolloutEnded, StopCalled, WaveReached
+from lab.core.history import (
+    EventHappened,
+    EventsAnnounced,
+    GateAsked,
+    RolloutEnded,
+    StopCalled,
+    WaveReached,
+)
 from lab.core.offsets import Sample
 from lab.core.own_domain import SshTarget
-from lab.core.plan import Cell, DomainKind, Plan, RolloutEnd
+from lab.core.plan import Cell, DomainKind, GuestSpec, Plan, RolloutEnd
 from lab.core.rollout_result import RolloutHistory, WaveHistory, over_hosts
+from lab.core.scheduled.instance import InstanceInfo
+from lab.core.scheduled.model import Kind
 from lab.errors import FreezelabError
 from lab.hosts import fleet_run
+from lab.hosts.fleet_events import FleetListener
 from lab.hosts.fleet_host import FleetHost
 from lab.hosts.fleet_run import FleetOptions, FleetRun
 from lab.hosts.hosts_file import HostEntry
 from lab.playbook import parse
 from lab.ports import NullView
 from lab.process.clock import HostClock
-from lab.session.rendezvous import Rendezvous
+from lab.session.fleet_service import FleetAnnouncer
+from lab.session.listeners import made_up
+from lab.session.rendezvous import SERVE, Rendezvous
+from tests.unit.http_clients import Client, approval
+from tests.unit.http_clients import folder as folder
 from tests.unit.sim_fleet import SHORT, World, world_of
 
 PLAYBOOK = b"""
@@ -41,6 +57,11 @@ resync: push
 cycle: {patch: {hold: 5s}}
 """
 JOIN_S = 20.0
+
+
+def about(number: int, spec: GuestSpec) -> InstanceInfo:
+    """What the metadata service has to know of a guest."""
+    return replace(made_up(spec.name, number), availability_set=spec.availability_set)
 
 
 class PairedHost(FleetHost):
@@ -65,13 +86,23 @@ class PairedHost(FleetHost):
         meeting = Rendezvous(HostClock(), self.far.fileno(), self.far.fileno())
         rollout = self.plan.rollout
         assert rollout is not None
+        announce = self.plan.cycle.announce
+        announcer = FleetAnnouncer(meeting) if announce is not None else None
         try:
+            if announcer is not None:
+                self.secrets = meeting.serve(
+                    [about(number, spec) for number, spec in enumerate(self.cell.guests)]
+                )[1]
             self.stopped = self.world.roll_out(
-                self.cell.guests, rollout, SHORT, all_guests=self.plan.guests, meeting=meeting
-            )
+                self.cell.guests, rollout, replace(SHORT, announce=announce), announcer,
+                all_guests=self.plan.guests, meeting=meeting,
+            )  # fmt: skip
         except FreezelabError as error:
             self.stopped = error
         self.far.close()
+
+    def serve(self, listener: FleetListener) -> None:
+        self._answer(f"{SERVE} 1 {json.dumps(listener.secrets)}")
 
     def read_clock(self) -> None:
         now = HostClock().now().raw_ns
@@ -105,7 +136,19 @@ class Pair:
 @pytest.fixture
 def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
     monkeypatch.setattr(fleet_run, "AFTER_NS", 0)
-    plan = parse(PLAYBOOK, "p.yaml")
+    yield from paired(PLAYBOOK)
+
+
+@pytest.fixture
+def announcing(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Pair]:
+    """As `pair`, with announcements."""
+    monkeypatch.setattr(fleet_run, "AFTER_NS", 0)
+    monkeypatch.setenv("FREEZELAB_HOME", str(folder))
+    yield from paired(PLAYBOOK + b"announce: {notice: 15min}\n")
+
+
+def paired(playbook: bytes) -> Iterator[Pair]:
+    plan = parse(playbook, "p.yaml")
     hosts = [PairedHost(cell.id, cell, plan) for cell in plan.cells]
     run = FleetRun(plan, FleetOptions(Path("p.yaml")), hosts, "run", HostClock(), NullView())
     yield Pair(hosts, run)
@@ -178,6 +221,43 @@ def test_a_host_that_is_lost_before_the_start_has_nobody_frozen(pair: Pair) -> N
     pair.roll()
     assert frozen(pair.hosts[0].world) == []
     assert str(pair.hosts[0].stopped) == "controller: the freeze was called off: r2: host r2: no image"
+
+
+def test_the_service_is_one_for_the_guests_of_all_hosts(announcing: Pair) -> None:
+    """web-1, on r2, acknowledges what it sees, also for its set's guests on r1. Nobody in db ever asks."""
+    over = threading.Event()
+
+    def approve() -> None:
+        while announcing.run.events is None and not over.is_set():
+            time.sleep(0.01)
+        assert announcing.run.events is not None
+        client = Client(announcing.run.events.connect("web-1"))
+        while not over.is_set():
+            for event in client.ask().ids:
+                client.ask(approval(event))
+            time.sleep(0.05)
+        client.close()
+
+    # The first request switches the service on, and comes before any announcement.
+    thread = threading.Thread(target=approve, daemon=True)
+    thread.start()
+    began = time.monotonic()
+    announcing.roll()
+    over.set()
+    thread.join(JOIN_S)
+    assert [host.stopped for host in announcing.hosts] == [None, None]
+    assert time.monotonic() - began < 3 * 15, "three waves without an acknowledgement take 15 s each"
+    events = announcing.run.events
+    assert events is not None
+    told = [event for event, _ in events.journal.entries]
+    waves = [one for one in told if isinstance(one, EventsAnnounced)]
+    assert [one.cycle for one in waves] == [0, 1, 2, 3]
+    assert [one.events[0].notice.resources for one in waves] == [("web-0",), ("web-1",), ("web-2",), ("db",)]
+    happened = [one.happening for one in told if isinstance(one, EventHappened)]
+    approved = [one for one in happened if one.kind is Kind.APPROVED]
+    assert {one.guest for one in approved} == {"web-1"} and len({one.event for one in approved}) == 3
+    assert sum(one.kind is Kind.GONE for one in happened) == 3
+    assert sum(one.kind is Kind.NOT_ENABLED for one in happened) == 1
 
 
 def rollout(*waves: WaveHistory, ended: RolloutEnd | None = RolloutEnd.COMPLETE) -> RolloutHistory:
