@@ -31,7 +31,7 @@ from lab.core.rollout_result import RolloutHistory, WaveHistory, over_hosts
 from lab.core.scheduled.instance import InstanceInfo
 from lab.core.scheduled.model import Kind
 from lab.errors import FreezelabError
-from lab.hosts import fleet_run
+from lab.hosts import fleet_host, fleet_run
 from lab.hosts.fleet_events import FleetListener
 from lab.hosts.fleet_host import FleetHost
 from lab.hosts.fleet_run import FleetOptions, FleetRun
@@ -64,12 +64,20 @@ def about(number: int, spec: GuestSpec) -> InstanceInfo:
     return replace(made_up(spec.name, number), availability_set=spec.availability_set)
 
 
+class CutChannel(socket.socket):
+    """A channel whose program has no exit status when it ends, as that of a link that is cut."""
+
+    def recv_exit_status(self) -> int:
+        return -1
+
+
 class PairedHost(FleetHost):
     """A host whose child is a thread here. Its clock is this machine's."""
 
     def __init__(self, name: str, cell: Cell, plan: Plan) -> None:
         super().__init__(HostEntry(name, SshTarget(name)), f"run-{name}", HostClock())
-        self.near, self.far = socket.socketpair()
+        near, self.far = socket.socketpair()
+        self.near = CutChannel(fileno=near.detach())
         self.world = world_of(list(cell.guests))
         self.cell, self.plan = cell, plan
         self.stopped: RolloutStop | FreezelabError | None = None
@@ -136,6 +144,7 @@ class Pair:
 @pytest.fixture
 def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
     monkeypatch.setattr(fleet_run, "AFTER_NS", 0)
+    monkeypatch.setattr(fleet_host, "_SURE_S", 0)
     yield from paired(PLAYBOOK)
 
 
