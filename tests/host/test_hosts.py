@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from lab.core.clock import Interval
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.session import kept_guests
 from tests.host.libvirtd import longer
-from tests.host.ssh_hosts import SshHosts, ssh_hosts
+from tests.host.ssh_hosts import ROOT, SshHosts, ssh_hosts
 
 
 @pytest.fixture
@@ -196,19 +197,22 @@ fleet:
   guests: [{name: web, count: 2}]
   availability_sets: [{name: web, guests: [web], update_domains: 2, fault_domains: hosts}]
 rollout: {gates: [{command: "true"}]}
+announce: {notice: 20min, handler: [./drain.py]}
 resync: agent
 cycle: {patch: {hold: 1s}, settle: 0s, before: 1s, watch: 3s}
 """
 
 
 @pytest.mark.guest
-def test_update_domains_on_two_hosts_are_down_one_at_a_time() -> None:
-    """rack-2's MONOTONIC_RAW is 1000 s ahead. REALTIME is that of the whole machine, so it has the truth."""
+def test_update_domains_on_two_hosts_are_told_and_down_one_at_a_time() -> None:
+    """rack-2's MONOTONIC_RAW is 1000 s ahead. REALTIME is that of the whole machine, so it has the truth. The
+    guest of each domain acknowledges to the one metadata service before the 20 s of its notice are over."""
     with ssh_hosts("rack-1") as lab:
         lab.add("rack-2", ahead_s=1000)
         folder = lab.folder / "playbook"
         folder.mkdir()
         (folder / "fleet.yaml").write_text(ROLLOUT)
+        shutil.copy(ROOT / "examples" / "drain.py", folder)
         done = lab.run("run", str(folder / "fleet.yaml"), "--hosts", str(lab.file()), "--json", timeout_s=250)
         assert done.stdout, done.stderr
         run = json.loads(done.stdout)
@@ -218,6 +222,11 @@ def test_update_domains_on_two_hosts_are_down_one_at_a_time() -> None:
         (back,), (frozen,) = lab.told("resume", "web-0"), lab.told("stop", "web-1")
         apart_ns = frozen["call"]["called"]["real_ns"] - back["call"]["returned"]["real_ns"]
         assert apart_ns > 0
+        members = {event["resources"][0]: event["members"] for event in run["events"]}
+        assert sorted(members) == ["web-0", "web-1"]
+        for guest, given in members.items():  # one group over both hosts, so both are told
+            assert sorted(one["guest"] for one in given if one["seen"]) == ["web-0", "web-1"], given
+            assert [one["guest"] for one in given if one["approved"]] == [guest]
         proof = run["one_at_a_time"]
         assert proof["outcome"] != "failed", proof
         assert proof["nearest"]["ns"] <= apart_ns + NS_PER_MS
