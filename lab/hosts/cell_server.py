@@ -131,6 +131,11 @@ class _Orders:
     def __init__(self) -> None:
         self._unread, self.over = b"", False
 
+    @property
+    def is_next(self) -> bool:
+        """Whether a line has been read that next() has not returned."""
+        return b"\n" in self._unread
+
     def next(self) -> str | None:
         """The next line; None when there is none any more."""
         while b"\n" not in self._unread:
@@ -169,10 +174,10 @@ def _awaited(child: int, orders: _Orders) -> int:
     try:
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
-            ready = {file for file, _ in poll.poll(left)}
+            ready = {file for file, _ in poll.poll(0 if orders.is_next else left)}
             if ended in ready:
                 return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            if not ready:
+            if not ready and not orders.is_next:
                 os.killpg(child, signal.SIGKILL)
                 deadline = None
             else:

@@ -42,6 +42,9 @@ servers: dict[str, CellServer] = {}
 running: set[str] = set()
 """The runs over hosts that have a child here."""
 
+called_off: set[str] = set()
+"""The runs over hosts whose children have to end."""
+
 received: set[str] = set()
 """The runs over hosts whose playbooks are here."""
 
@@ -124,6 +127,8 @@ def run_cells(
     running.add(run)
     try:
         server.begin(words, said)
+        if run in called_off:
+            server.end()
         while status is None and not _is_abandoned():
             status = server.ended(_LOOK_S)
     finally:
@@ -157,7 +162,8 @@ def _close(run: str) -> None:
 
 
 def end(run: str) -> None:
-    """Have the child of a run over hosts resume and remove its guests and end."""
+    """Have the child of a run over hosts resume and remove its guests and end, also one that begins later."""
+    called_off.add(run)
     if run in running and (server := servers.get(run)) is not None:
         with contextlib.suppress(MachineError):
             server.end()
@@ -171,6 +177,7 @@ def forget(run: str, parts: Sequence[str] | None = None) -> None:
             _close(run)
         shutil.rmtree(work_folder(run), ignore_errors=True)
         received.discard(run)
+        called_off.discard(run)
     for part in parts or ():
         shutil.rmtree(home() / "runs" / part, ignore_errors=True)
 

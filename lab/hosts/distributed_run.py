@@ -314,4 +314,5 @@ def _answer(task: Any, host: WorkerHost) -> Any:
     where = f"host {host.name}"
     if error is None or type(error).__name__ == "KilledWorker":
         raise WorkerLost("it was lost", where=where)
-    raise MachineError(f"{type(error).__name__}: {in_a_line(error)}", where=where)
+    kind = "" if isinstance(error, FreezelabError) else f"{type(error).__name__}: "
+    raise MachineError(f"{kind}{in_a_line(error)}", where=where)

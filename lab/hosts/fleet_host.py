@@ -70,7 +70,10 @@ exit $s"""
 """Takes the playbook and runs the child. The shell stays, to remove the playbook, and what is left by a child
 that is killed (128 + SIGKILL)."""
 
-_END = 'kill -TERM $(cat "$d/.child")'
+_END = """n=0; while [ -e "$d" ] && [ ! -s "$d/.child" ] && [ $n -lt 50 ]; do n=$((n+1)); sleep 0.1; done
+kill -TERM $(cat "$d/.child")"""
+"""The child may just be starting."""
+
 _RECORD = """{end}n=0; while [ -e "$d" ] && kill -0 $(cat "$d/.pid") 2>/dev/null; do
 n=$((n+1)); [ $n -le {most} ] || {{ echo {running}; exit; }}; sleep 0.2; done
 if [ -f "$r/{run}/{events}" ]; then tar -C "$r" -czf - {run} | base64 -w0; fi; rm -rf "$d"

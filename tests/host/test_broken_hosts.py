@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.campaign.hosts import ALL_KILLED, ALONE, played
+from tests.campaign.hosts import played
+from tests.campaign.hosts_scenes import ALL_KILLED, ALONE
 
 pytestmark = pytest.mark.guest
 

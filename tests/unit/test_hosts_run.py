@@ -22,7 +22,7 @@ from typer.testing import CliRunner, Result
 
 from lab.cli.main import app
 from lab.errors import UsageError
-from lab.hosts import cell_task
+from lab.hosts import cell_server, cell_task
 from lab.hosts.cluster import check_address
 from lab.hosts.machines import same
 from lab.playbook import load
@@ -209,6 +209,21 @@ def test_an_interrupt_has_the_cells_clean_up_and_record(two: LoopbackCluster, tm
     found = record((folder / "run.json").read_text())
     assert found["interrupted"]
     assert [part["cells"] for part in found["parts"]] == [["128MiB"]]
+
+
+def test_a_cell_that_begins_after_the_end_was_called_for_ends_too(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cell_server, "SERVER", (sys.executable, "-m", "tests.unit.cell_stand_in"))
+    monkeypatch.setattr(cell_task, "_is_abandoned", lambda: False)  # there is no worker
+    book = playbook(tmp_path / "book", "128MiB", m128MiB="hang")
+    cell_task.pack(book.parent, ".", tmp_path / "book.tar.gz")
+    cell_task.receive("r", (tmp_path / "book.tar.gz").read_bytes())
+    cell_task.end("r")
+    ended = cell_task.run_cells("r", "r-1", book.name, ["128MiB"], [])
+    assert ended["status"] in (130, -signal.SIGTERM)
+    cell_task.forget("r")
+    assert not list((home / "runs").glob(".of-*"))
 
 
 def test_a_controller_that_is_killed_leaves_no_cell(two: LoopbackCluster, tmp_path: Path) -> None:
