@@ -83,10 +83,6 @@ class FleetEvents:
         """A new connection to a guest's listener. KeyError: no such guest."""
         return self._service.connect(guest)
 
-    def lost(self, host: str, why: str) -> None:
-        """Note that guests on a host cannot reach the service any more."""
-        self.journal.append(ServiceFailed(f"cannot be reached from the guests on {host}: {why}", host))
-
     def silent(self, guests: Sequence[str], ended: Callable[[str], bool]) -> str:
         """The first of these guests whose handler has not asked for events in time; "" when all have, or
         there are no handlers. ended: whether a guest has gone."""
@@ -116,10 +112,19 @@ class FleetEvents:
         )
         return self._lifecycle.announce(self.spec, self._plan.cycle)
 
-    def over(self) -> None:
-        """End the events of the cycle: its guests are back and in time. Later, note what they still ask."""
+    def over(self, cut_off: Sequence[str] = ()) -> None:
+        """End the events of the cycle: its guests are back and in time. Later, note what they still ask.
+        cut_off: hosts whose guests cannot reach the service any more."""
         if self._lifecycle is not None:
             self._lifecycle.over()
+        for host in cut_off:
+            trouble = f"cannot be reached from the guests on {host}: its link was cut"
+            self.journal.append(ServiceFailed(trouble, host))
+
+    def ended(self) -> list[tuple[HistoryEvent, Stamp]]:
+        """All that has happened, at the end of the run."""
+        self.over()
+        return self.journal.entries
 
 
 class FleetListener:

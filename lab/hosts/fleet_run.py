@@ -217,7 +217,7 @@ class FleetRun:
         frozen = self._freeze(number)
         if announced:
             self._until(lambda: all(host.over or host.back >= number for host in there))
-            self.events.over()
+            self.events.over([host.name for host in there if host.cut])
         return frozen
 
     def _freeze(self, number: int) -> bool:
@@ -313,11 +313,8 @@ class FleetRun:
                 )
             stops = self._stops(histories)
             histories = [self._of_host(*each, stops) for each in zip(histories, self._hosts, strict=True)]
-            own = []
-        if self.events is not None:
-            self.events.over()
-            own = self.events.journal.entries
-        return finished(histories, self._plan, self._id, interrupted, own)
+            own = self.events.ended() if self.events is not None else []
+            return finished(histories, self._plan, self._id, interrupted, own)
 
     def _bring(
         self, host: FleetHost, folder: Path, found: dict[str, History | str], hurry: threading.Event

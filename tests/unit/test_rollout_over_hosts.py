@@ -21,6 +21,7 @@ from lab.core.history import (
     EventsAnnounced,
     GateAsked,
     RolloutEnded,
+    ServiceFailed,
     StopCalled,
     WaveReached,
 )
@@ -152,6 +153,7 @@ def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
 def announcing(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Pair]:
     """As `pair`, with announcements."""
     monkeypatch.setattr(fleet_run, "AFTER_NS", 0)
+    monkeypatch.setattr(fleet_host, "_SURE_S", 0)
     monkeypatch.setenv("FREEZELAB_HOME", str(folder))
     yield from paired(PLAYBOOK + b"announce: {notice: 15min}\n")
 
@@ -267,6 +269,16 @@ def test_the_service_is_one_for_the_guests_of_all_hosts(announcing: Pair) -> Non
     assert {one.guest for one in approved} == {"web-1"} and len({one.event for one in approved}) == 3
     assert sum(one.kind is Kind.GONE for one in happened) == 3
     assert sum(one.kind is Kind.NOT_ENABLED for one in happened) == 1
+
+
+def test_guests_that_a_cut_keeps_from_the_service_are_on_record(announcing: Pair) -> None:
+    gone(announcing)
+    announcing.roll()
+    assert announcing.hosts[0].stopped == RolloutStop(2, "r2: cut off")
+    assert announcing.run.events is not None
+    told = [event for event, _ in announcing.run.events.ended()]
+    failed = [(one.trouble, one.cell) for one in told if isinstance(one, ServiceFailed)]
+    assert failed == [("cannot be reached from the guests on r2: its link was cut", "r2")]
 
 
 def rollout(*waves: WaveHistory, ended: RolloutEnd | None = RolloutEnd.COMPLETE) -> RolloutHistory:
