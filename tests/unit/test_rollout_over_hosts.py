@@ -17,6 +17,7 @@ import pytest
 from lab.controller import RolloutStop
 from lab.core.clock import Interval
 from lab.core.history import (
+    CycleBegan,
     EventHappened,
     EventsAnnounced,
     GateAsked,
@@ -83,6 +84,8 @@ class PairedHost(FleetHost):
         self.cell, self.plan = cell, plan
         self.stopped: RolloutStop | FreezelabError | None = None
         self.instants: list[int] = []
+        self.asked = threading.Event()
+        """Set when the service has been asked for the first time, where a test needs that before all else."""
 
     def begin(self) -> None:
         self._child, self.over = cast(Any, self.near), False
@@ -111,6 +114,7 @@ class PairedHost(FleetHost):
         self.far.close()
 
     def serve(self, listener: FleetListener) -> None:
+        assert self.asked.wait(JOIN_S)
         self._answer(f"{SERVE} 1 {json.dumps(listener.secrets)}")
 
     def read_clock(self) -> None:
@@ -138,6 +142,11 @@ class Pair:
             host.thread.join(JOIN_S)
             assert not host.thread.is_alive()
 
+    def asked(self) -> None:
+        """The service has been asked, or nobody will."""
+        for host in self.hosts:
+            host.asked.set()
+
     def of(self, host: int, kind: type[Any]) -> list[Any]:
         return self.hosts[host].world.of(kind)
 
@@ -156,6 +165,14 @@ def announcing(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Pair]:
     monkeypatch.setattr(fleet_host, "_SURE_S", 0)
     monkeypatch.setenv("FREEZELAB_HOME", str(folder))
     yield from paired(PLAYBOOK + b"announce: {notice: 15min}\n")
+
+
+@pytest.fixture
+def calling_off(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Pair]:
+    """As `announcing`, and each event is called off after a tenth of a second."""
+    monkeypatch.setattr(fleet_run, "AFTER_NS", 0)
+    monkeypatch.setenv("FREEZELAB_HOME", str(folder))
+    yield from paired(PLAYBOOK + b"announce: {notice: 15min, cancel_after: 6s}\n")
 
 
 def paired(playbook: bytes) -> Iterator[Pair]:
@@ -243,6 +260,8 @@ def test_the_service_is_one_for_the_guests_of_all_hosts(announcing: Pair) -> Non
             time.sleep(0.01)
         assert announcing.run.events is not None
         client = Client(announcing.run.events.connect("web-1"))
+        client.ask()
+        announcing.asked()
         while not over.is_set():
             for event in client.ask().ids:
                 client.ask(approval(event))
@@ -271,8 +290,33 @@ def test_the_service_is_one_for_the_guests_of_all_hosts(announcing: Pair) -> Non
     assert sum(one.kind is Kind.NOT_ENABLED for one in happened) == 1
 
 
+def test_events_that_are_called_off_freeze_nobody_on_any_host(calling_off: Pair) -> None:
+    """web-0's first request switches the service on for its set; the one guest of db is not told, and frozen
+    all the same."""
+
+    def poll() -> None:
+        while calling_off.run.events is None:
+            time.sleep(0.01)
+        client = Client(calling_off.run.events.connect("web-0"))
+        client.ask()
+        calling_off.asked()
+        client.close()
+
+    threading.Thread(target=poll, daemon=True).start()
+    calling_off.roll()
+    assert [host.stopped for host in calling_off.hosts] == [None, None]
+    begun = [one for host in (0, 1) for one in calling_off.of(host, CycleBegan)]
+    assert [(one.guest, one.frozen) for one in begun] == [
+        ("web-0", False),
+        ("web-2", False),
+        ("web-1", False),
+        ("db", True),
+    ]
+
+
 def test_guests_that_a_cut_keeps_from_the_service_are_on_record(announcing: Pair) -> None:
     gone(announcing)
+    announcing.asked()
     announcing.roll()
     assert announcing.hosts[0].stopped == RolloutStop(2, "r2: cut off")
     assert announcing.run.events is not None
