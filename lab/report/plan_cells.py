@@ -75,7 +75,8 @@ def cells(page: Page, plan: Plan) -> None:
     lanes = max(map(len, batches(plan)))
     how = f"up to {lanes} at the same time, each on guests of its own" if lanes > 1 else "one after another"
     if placed_hosts(plan):
-        how = "each on its host, all frozen at one instant"
+        who = "all" if plan.rollout is None else "those of a wave"
+        how = f"each on its host, {who} frozen at one instant"
     page.parts([f"{counted(len(plan.cells), 'cell')}, {how}:"], "bold")
     columns = [Column[Cell]("cell", lambda cell: (cell.id, "bold")), *_ranked(plan)]
     page.table(Table([*columns, Column("cycles", lambda cell: (_cycles(cell), ""), True, 100)], plan.cells))

@@ -2,7 +2,8 @@
 
 A run:
 - `run`: from a plan to its verdict. `run_folders`: new and old runs' folders.
-- `rendezvous`: the instant of a freeze, on which hosts of a fleet agree.
+- `rendezvous`: what a host of a fleet agrees on with the controller. `fleet_service`: the controller's
+  metadata service, as such a host has it.
 - `cells`: a plan's cells, one after another.
 - `guests`: guests brought up and taken down. `clones`: guests that begin with a golden guest's state.
 - `guest_setup`: what repairs a guest's clock, put into it. `guest_monitor`: ends all waiting for a guest

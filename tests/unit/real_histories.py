@@ -1,5 +1,5 @@
-"""Histories of real runs, made on 2026-11-28 (bridge, busy-host, network: 2026-11-29, live-migrate, merged:
-2026-11-30) by the build of that day, and the run.json that was made of each.
+"""Histories of real runs, made on 2026-11-28 (bridge, busy-host, network: 2026-11-29, live-migrate, merged,
+over-hosts: 2026-11-30) by the build of that day, and the run.json that was made of each.
 
 A change that is meant to judge them otherwise makes their run.json anew, and says so in its commit:
 
