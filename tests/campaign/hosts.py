@@ -84,6 +84,7 @@ def played(scene: Scene, width: int = 100) -> dict[str, Any]:
         found["said"] = "".join(stage.said).strip().splitlines()[-12:]
         found["record"] = _record(out, lab)
         found["untrue"] = _untrue(lab)
+        found["down together"] = _down_together(lab) if scene.kind == "rollout" else []
         settled = time.monotonic()
         while _left(stage) and time.monotonic() < settled + scene.settle_s:
             time.sleep(0.2)
@@ -115,7 +116,7 @@ def _wrong(scene: Scene, found: dict[str, Any]) -> list[str]:
         wrong.append(f"exit {found['exit']}, not {scene.exits}")
     if found.get("left then") or (found["left"] and scene.settle_s):
         wrong.append("something is left")
-    wrong += found["untrue"]
+    wrong += [*found["untrue"], *found["down together"]]
     wrong += [line for line in found["said"] if line.startswith("CAMPAIGN")]
     if found["shown"]:
         wrong.append("something is shown to others")
@@ -253,6 +254,27 @@ def _untrue(lab: SshHosts) -> list[str]:
                 if high - other[0] < began - other[3] or low - other[1] > ended - other[2]
             ]
     return wrong
+
+
+def _down_together(lab: SshHosts) -> list[str]:
+    """The pairs of guests, each a domain, that stood still at the same time, by this machine's REALTIME."""
+    spans = set()
+    for file in (
+        *lab.folder.glob("*/runs/2*/**/events.jsonl"),
+        *lab.folder.glob("*/state/runs/2*/events.jsonl"),
+    ):
+        events = [json.loads(line) for line in file.read_text().splitlines()]
+        back = {(event["guest"], event["cycle"]): event for event in events if event["kind"] == "resume"}
+        for stop in (event for event in events if event["kind"] == "stop"):
+            if resume := back.get((stop["guest"], stop["cycle"])):
+                began, ended = stop["call"]["called"], resume["call"]["returned"]
+                spans.add((began["real_ns"], ended["real_ns"], stop["guest"]))
+    return [
+        f"{one[2]} and {other[2]} were down together"
+        for one in spans
+        for other in spans
+        if one[2] < other[2] and one[0] < other[1] and other[0] < one[1]
+    ]
 
 
 def _left(stage: Stage) -> list[str]:

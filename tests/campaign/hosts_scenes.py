@@ -35,7 +35,12 @@ repeat: {repeat}
 matrix: {{memory: [192MiB, 256MiB, 320MiB]}}
 cycle: {{patch: {{hold: {hold}}}, budget: {budget}, settle: 0s, before: 1s, watch: {watch}}}
 """
-BOOKS = {"fleet": FLEET, "cells": CELLS}
+ROLLOUT = FLEET.replace(
+    "guests: [{guests}]",
+    "fleet: {{guests: [{guests}], availability_sets: [{{name: web, guests: [web], update_domains: {count},"
+    " fault_domains: hosts}}]}}\nrollout: {{gates: [{{command: 'true'}}]}}",
+)
+BOOKS = {"fleet": FLEET, "cells": CELLS, "rollout": ROLLOUT}
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,7 @@ class Scene:
     @property
     def playbook(self) -> str:
         of = {"hold": "3s", "watch": "3s", "repeat": 1, "budget": "30s"}
+        of["count"] = self.hosts
         of["guests"] = f"{{name: web, count: {self.hosts}}}"
         of["hosts"] = ", ".join(f"rack-{number}" for number in range(1, self.hosts + 1))
         return BOOKS[self.kind].format(**{**of, **dict(self.book)})
@@ -272,7 +278,7 @@ ALL_KILLED = Scene(
 def scenes() -> list[Scene]:
     found = [ALONE, ALL_KILLED, replace(ALL_KILLED, kind="cells", hosts=2, why="lost while the cell ran")]
     steps = ("connect", "send", "child", "boot", "booted", "order", "freeze", "patch", "resume", "watch")
-    for kind in BOOKS:
+    for kind in ("fleet", "cells"):
         for step in (*steps, "record", "fetch"):
             if step == "order" and kind == "cells":
                 continue
@@ -292,6 +298,8 @@ def scenes() -> list[Scene]:
         between = ("cut-30s", "cut-8s", "cut", "interrupt")
         found += [Scene(kind, "between cycles", what, "", three) for what in between]
     found.append(Scene("fleet", "before", "nothing", "", three, 3, ("--control", "1")))
+    broken = ("nothing", "cut-30s", "cut-8s", "kill-child", "interrupt", "kill-controller")
+    found += [Scene("rollout", step, what) for step in ("freeze", "between cycles") for what in broken]
     found.append(Scene("fleet", "watch", "nothing", hosts=2, ahead_s=2))
     found.append(Scene("fleet", "boot", "kill-qemu", "cannot be started|has ended", hosts=3))
     return found
