@@ -91,16 +91,18 @@ def _is_complete(history: History) -> bool:
 
 
 def finished(
-    histories: Sequence[History],
+    histories: list[History],
     plan: Plan,
     run_id: str,
     interrupted: Interrupted | None,
     own: Sequence[tuple[HistoryEvent, Stamp]] = (),
 ) -> tuple[Run, Path]:
-    """Merge the parts' histories in folder_of(run_id), give that its name, and judge it. own: events of the
-    controller. RunStopped after an interrupt."""
+    """Merge the parts' histories in folder_of(run_id), give that its name, and judge it. The list is emptied,
+    so that they do not take memory beside the merged one. own: events of the controller. RunStopped after an
+    interrupt."""
     folder = folder_of(run_id)
     write_merged(histories, plan, run_id, folder, own)
+    histories.clear()
     folder = folder.rename(folder.with_name(run_id))
     run = judged(folder, index_of(paths.home()))
     write(run, folder)

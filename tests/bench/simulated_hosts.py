@@ -1,6 +1,6 @@
 """What a run over many hosts costs its controller: simulated hosts with simulated guests, real Dask.
 
-    .venv/bin/python -m tests.bench.simulated_hosts [--hosts 1 8 64] [--guests 16] [--cells 2] [--cycles 1]
+    .venv/bin/python -m tests.bench.simulated_hosts [--hosts 1 8 64] [--guests 16] [--cells 1] [--cycles 1]
         [--times 3]
 
 A matrix with so many cells a host, each with so many guests, is run by `freezelab run --hosts` over a real
@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -39,6 +40,7 @@ repeat: {cycles}
 matrix: {{hold: [{holds}]}}
 cycle: {{settle: 0s, before: 1s, watch: 3s}}
 """
+RUN = (sys.executable, "-m", "lab.cli.main", "run")
 SETTINGS = {
     "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
     "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "1s",
@@ -65,14 +67,15 @@ def cpu_s(process: psutil.Process) -> float:
     return used.user + used.system
 
 
-def measured(book: Path, home: Path, address: str, env: dict[str, str], scheduler: int, cycles: int) -> Cost:
-    """The cost of one run. SystemExit when cells are missing in its record. cycles: that it has to have."""
-    words = [sys.executable, "-m", "lab.cli.main", "run", str(book), "--hosts", address, "--json", "--quiet"]
-    environment = {**os.environ, **env, "FREEZELAB_HOME": str(home)}
-    before, began = cpu_s(psutil.Process(scheduler)), time.monotonic()
+def measured(words: Sequence[str], env: Mapping[str, str], cycles: int, scheduler: int | None = None) -> Cost:
+    """The cost of one run. words: its command. cycles: that its record has to have; otherwise SystemExit.
+    scheduler: the process id of one beside the controller's."""
+    home = Path(env["FREEZELAB_HOME"])
+    others = [] if scheduler is None else [psutil.Process(scheduler)]
+    before, began = sum(map(cpu_s, others)), time.monotonic()
     threads = files = 0
     with (home / "out").open("w+b") as out, (home / "err").open("w+b") as err:
-        child = subprocess.Popen(words, env=environment, stdout=out, stderr=err)
+        child = subprocess.Popen(words, env={**os.environ, **env}, stdout=out, stderr=err)
         process = psutil.Process(child.pid)
         while True:
             pid, status, used = os.wait4(child.pid, os.WNOHANG)
@@ -92,7 +95,7 @@ def measured(book: Path, home: Path, address: str, env: dict[str, str], schedule
         raise SystemExit(f"{made} of {cycles} cycles: {missing[:5]}")
     return Cost(
         used.ru_utime + used.ru_stime,
-        cpu_s(psutil.Process(scheduler)) - before,
+        sum(map(cpu_s, others)) - before,
         used.ru_maxrss << 10,
         time.monotonic() - began,
         threads,
@@ -111,40 +114,51 @@ def of_size(hosts: int, guests: int, cells: int, cycles: int, times: int) -> lis
         book.write_text(PLAYBOOK.format(guests=guests, cycles=cycles, holds=holds))
         names = [f"rack-{number + 1}" for number in range(hosts)]
         with loopback_cluster(place / "machines", names, tls=True) as cluster:
-            given = book, place / "controller", cluster.address, cluster.env, cluster.scheduler.pid
-            return [measured(*given, hosts * cells * cycles * guests) for _ in range(times)]
+            words = [*RUN, str(book), "--hosts", cluster.address, "--json", "--quiet"]
+            env = {**cluster.env, "FREEZELAB_HOME": str(place / "controller")}
+            made = hosts * cells * cycles * guests
+            return [measured(words, env, made, cluster.scheduler.pid) for _ in range(times)]
+
+
+class Printed:
+    """Prints the medians of one size after another, the smallest first."""
+
+    def __init__(self) -> None:
+        self._first = 0.0
+        self._before = 0, 0.0
+
+    def add(self, hosts: int, cycles: int, costs: Sequence[Cost]) -> None:
+        """cycles: of all guests."""
+        controller = median(cost.controller_s for cost in costs)
+        each = controller / cycles * 1e3
+        self._first = self._first or each
+        more = (controller - self._before[1]) / (cycles - self._before[0]) * 1e3
+        self._before = cycles, controller
+        print(
+            f"{hosts:3} hosts, {cycles:5} guest-cycles: controller {controller:6.1f} s of CPU, "
+            f"{each:6.1f} ms each, {each / self._first:.2f} of the first size, {more:6.1f} ms each further; "
+            f"scheduler {median(cost.scheduler_s for cost in costs):5.1f} s; "
+            f"{max(cost.memory_bytes for cost in costs) >> 20} MiB, "
+            f"{max(cost.threads for cost in costs)} threads, {max(cost.files for cost in costs)} files, "
+            f"{median(cost.wall_s for cost in costs):.0f} s",
+            flush=True,
+        )
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     options.add_argument("--hosts", type=int, nargs="+", default=[1, 8, 64])
     options.add_argument("--guests", type=int, default=16, help="of each cell")
-    options.add_argument("--cells", type=int, default=2, help="for each host")
+    options.add_argument("--cells", type=int, default=1, help="for each host")
     options.add_argument("--cycles", type=int, default=1)
     options.add_argument("--times", type=int, default=3)
     given = options.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # where it is set, each process compiles all modules
     os.environ.update(SETTINGS)
-    first: float | None = None
-    before = (0, 0.0)
+    printed = Printed()
     for hosts in given.hosts:
         costs = of_size(hosts, given.guests, given.cells, given.cycles, given.times)
-        cycles = hosts * given.cells * given.guests * given.cycles
-        controller = median(cost.controller_s for cost in costs)
-        scheduler = median(cost.scheduler_s for cost in costs)
-        each = controller / cycles * 1e3
-        first = first or each
-        more = (controller - before[1]) / (cycles - before[0]) * 1e3
-        before = cycles, controller
-        most = max(cost.memory_bytes for cost in costs) >> 20
-        threads, files = max(cost.threads for cost in costs), max(cost.files for cost in costs)
-        print(
-            f"{hosts:3} hosts, {cycles:5} guest-cycles: controller {controller:6.1f} s of CPU, "
-            f"{each:6.1f} ms each, {each / first:.2f} of the first size, {more:6.1f} ms each further; "
-            f"scheduler {scheduler:5.1f} s; {most} MiB, {threads} threads, {files} files, "
-            f"{median(cost.wall_s for cost in costs):.0f} s",
-            flush=True,
-        )
+        printed.add(hosts, hosts * given.cells * given.guests * given.cycles, costs)
 
 
 if __name__ == "__main__":
