@@ -108,6 +108,9 @@ def test_a_fleet_over_hosts_needs_a_hosts_file(tmp_path: Path) -> None:
     ran = CliRunner().invoke(app, ["run", str(tmp_path / "p.yaml"), "--hosts", str(tmp_path / "hosts.yaml")])
     assert ran.exit_code == 2
     assert "it has no host r1, which guests are on\nknown: r2" in ran.stderr
+    ran = CliRunner().invoke(app, ["run", str(tmp_path / "p.yaml"), "--hosts", "tcp://127.0.0.1:9"])
+    assert ran.exit_code == 2
+    assert "tcp://127.0.0.1:9: guests on several hosts need a hosts file, no scheduler" in ran.stderr
 
 
 @pytest.fixture
@@ -165,6 +168,7 @@ def test_a_child_says_what_it_is_and_begins_when_it_may(ends: tuple[Rendezvous, 
     [
         ({}, "^hosts r1, r2: are one machine"),
         ({"freezelab": "0.0.9 (0)"}, "^host r2: freezelab is 0.0.9 \\(0\\) there and "),
+        ({"lacks": "no such emulator"}, "^host r2: it cannot run its guests: no such emulator"),
         ({"the record": "freezelab.history/0"}, "^host r2: the record is freezelab.history/0 there"),
     ],
 )
