@@ -237,7 +237,8 @@ class FleetRun:
         if not read:
             return False
         instant = self._clock.now().raw_ns + LEAD_NS
-        self._instants[number - 1] = instant
+        if number > self._plan.control:
+            self._instants[number - 1] = instant
         for host in read:
             host.freeze(instant)
         self._view.note(f"cycle {number}: {len(read)} of {len(self._hosts)} hosts freeze at one instant")
