@@ -30,6 +30,7 @@ from typing import Any, Self
 
 import pytest
 
+from lab.hypervisor import memory
 from lab.image.identity import make_key, write_key
 from lab.image.store import ImageStore, default_cache
 from lab.session import paths
@@ -235,6 +236,8 @@ class SshHosts:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+        for host in self.hosts:
+            memory.drop(host.state)  # its folder for RAM, on this machine's /dev/shm
 
     def _start(self, argv: Sequence[str], ready: Path) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *argv], stdin=subprocess.DEVNULL)
