@@ -236,8 +236,9 @@ class SshHosts:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
-        for host in self.hosts:
-            memory.drop(host.state)  # its folder for RAM, on this machine's /dev/shm
+        for host in self.hosts:  # what is on this machine's /dev/shm: libvirt's run folder, and guests' RAM
+            shutil.rmtree((host.state / "libvirt" / "run").resolve(), ignore_errors=True)
+            memory.drop(host.state)
 
     def _start(self, argv: Sequence[str], ready: Path) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *argv], stdin=subprocess.DEVNULL)
