@@ -266,8 +266,8 @@ class FleetRun:
         """Which host has gone in the middle, and why; "" when none has."""
         for host in self._hosts:
             if host.over:
-                why = "cut off" if host.cut else host.last_line or f"its run has ended, status {host.status}"
-                return f"{host.name}: {why}"
+                # Why is in its record; its last line is that of its report.
+                return f"{host.name}: {'cut off' if host.cut else 'its run has ended'}"
         return ""
 
     def _read_clocks(self, hosts: Sequence[FleetHost]) -> list[FleetHost]:

@@ -245,10 +245,9 @@ def test_a_host_that_is_lost_before_the_start_has_nobody_frozen(pair: Pair) -> N
     lost.begin = lambda: None  # type: ignore[method-assign]
     lost.thread = threading.Thread()
     lost.thread.start()
-    lost.last_line = "host r2: no image"
     pair.roll()
     assert frozen(pair.hosts[0].world) == []
-    assert str(pair.hosts[0].stopped) == "controller: the freeze was called off: r2: host r2: no image"
+    assert str(pair.hosts[0].stopped) == "controller: the freeze was called off: r2: its run has ended"
 
 
 def test_the_service_is_one_for_the_guests_of_all_hosts(announcing: Pair) -> None:
