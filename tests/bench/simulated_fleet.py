@@ -24,8 +24,8 @@ from tests.unit.cell_worker import FAKED
 PLAYBOOK = """\
 name: simulated
 hosts: [{hosts}]
-guests: [{{name: web, count: {guests}, memory: 128MiB}}]
-resync: push
+guests:
+{guests}resync: push
 repeat: {cycles}
 cycle: {{settle: 0s, before: 1s, patch: {{hold: 2s}}, watch: 3s}}
 """
@@ -56,7 +56,10 @@ def of_size(hosts: int, guests: int, cycles: int, times: int) -> list[Cost]:
         for each in ("book", "home"):
             (lab.folder / each).mkdir()
         book = lab.folder / "book" / "simulated.yaml"
-        book.write_text(PLAYBOOK.format(hosts=", ".join(names), guests=hosts * guests, cycles=cycles))
+        each = "".join(
+            f"  - {{name: of-{name}, count: {guests}, memory: 128MiB, host: {name}}}\n" for name in names
+        )
+        book.write_text(PLAYBOOK.format(hosts=", ".join(names), guests=each, cycles=cycles))
         words = [*ssh_hosts.in_namespace(one.process.pid), *RUN, str(book)]
         words += ["--hosts", str(file), "--json", "--quiet"]
         env = {"FREEZELAB_HOME": str(lab.folder / "home")}
