@@ -52,6 +52,9 @@ AFTER_NS = 200 * NS_PER_MS
 READ_S = 3.0
 """A host whose clock is not read within this is not frozen."""
 
+PATIENCE_S = 30.0
+"""So long it may take in a rollout, which it would stop: a link that was cut is slow to come back."""
+
 BACK_S = 180.0
 """How long hosts that were cut off are waited for, for their records, at the end."""
 
@@ -210,10 +213,7 @@ class FleetRun:
         guests = [guest for guest in of if guest in wave]
         announced = self.events.announce(number - 1, guests, lambda guest: of[guest].over)
         for host in there:
-            if announced:
-                host.go()
-            else:
-                host.cancelled()
+            (host.go if announced else host.cancelled)()
         frozen = self._freeze(number)
         if announced:
             self._until(lambda: all(host.over or host.back >= number for host in there))
@@ -225,11 +225,15 @@ class FleetRun:
         rollout some have nobody to freeze; and nobody is frozen when a host is lost."""
         self._until(lambda: all(host.over or max(host.ready, host.done) >= number for host in self._hosts))
         ready = [host for host in self._hosts if not host.over and host.ready >= number]
-        if self._plan.rollout is not None and (why := self._lost()):
+        rolls, until = self._plan.rollout is not None, time.monotonic() + PATIENCE_S
+        read = self._read_clocks(ready)
+        while rolls and len(read) < len(ready) and not self._lost() and time.monotonic() < until:
+            time.sleep(_LOOK_S)
+            read += self._read_clocks([host for host in ready if host not in read])
+        if rolls and (why := self._lost()):
             for host in ready:
                 host.call_off(why)
             return False
-        read = self._read_clocks(ready)
         for host in ready:
             if host not in read:
                 self._view.note(f"{host.name}: its clock is not read, so it is not frozen")
@@ -266,7 +270,6 @@ class FleetRun:
         """Which host has gone in the middle, and why; "" when none has."""
         for host in self._hosts:
             if host.over:
-                # Why is in its record; its last line is that of its report.
                 return f"{host.name}: {'cut off' if host.cut else 'its run has ended'}"
         return ""
 
