@@ -253,12 +253,12 @@ def play(
     from lab.report.console import stdout_console
     from lab.report.page import Page
     from lab.report.service import Log, show_listeners, show_played
-    from lab.session.paths import PLAYBOOKS, home
+    from lab.session.paths import home, playbook_folders
     from lab.session.play import PlayOptions, playing
 
     options = PlayOptions(listen or [], client, _duration(wait, "--wait") or 0)
     page, told = Page(stdout_console()), []
-    for plan in [load(resolve(one, [Path.cwd(), PLAYBOOKS])) for one in playbooks]:
+    for plan in [load(resolve(one, playbook_folders())) for one in playbooks]:
         with playing(plan, options, home(), name, HostClock()) as player:
             if not as_json:
                 page.parts([plan.name, plan.about], first_style="bold")

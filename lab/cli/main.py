@@ -127,9 +127,9 @@ def _plan(playbook: str) -> Plan:
 
 def _file_of(playbook: str) -> Path:
     from lab.playbook import resolve
-    from lab.session.paths import PLAYBOOKS
+    from lab.session.paths import playbook_folders
 
-    return resolve(playbook, [Path.cwd(), PLAYBOOKS])
+    return resolve(playbook, playbook_folders())
 
 
 @app.command()

@@ -255,18 +255,18 @@ def _read(name: str) -> NightPlaybook:
     from lab.playbook import load, resolve
     from lab.report.plan import duration_ns, waiting_ns
     from lab.session.nights import NightPlaybook
-    from lab.session.paths import PLAYBOOKS
+    from lab.session.paths import playbook_folders
 
-    plan = load(resolve(name, [Path.cwd(), PLAYBOOKS]))
+    plan = load(resolve(name, playbook_folders()))
     return NightPlaybook(name, plan, estimate_ns=duration_ns(plan) + waiting_ns(plan))
 
 
 def _lasting(name: str) -> str:
     """The playbook's name in a unit: a shipped one by its name, a file by its whole path."""
     from lab.playbook import resolve
-    from lab.session.paths import PLAYBOOKS
+    from lab.session.paths import PLAYBOOKS, playbook_folders
 
-    path = resolve(name, [Path.cwd(), PLAYBOOKS])
+    path = resolve(name, playbook_folders())
     return path.stem if path.parent == PLAYBOOKS else str(path.absolute())
 
 

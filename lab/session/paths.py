@@ -17,6 +17,16 @@ RECIPES = (CLONE or _DATA) / "images"
 PLAYBOOKS = (CLONE or _DATA) / "playbooks"
 
 
+def playbook_folders() -> tuple[Path, Path]:
+    """Where a playbook's name is looked up: the current folder, then the shipped playbooks. MachineError when
+    the current folder has been removed."""
+    try:
+        return Path.cwd(), PLAYBOOKS
+    except FileNotFoundError as error:
+        hint = "change to another folder"
+        raise MachineError("the current folder does not exist any more", hint=hint) from error
+
+
 def default_home() -> Path:
     """The XDG state folder. The launcher installs its private chronyd there by default."""
     import platformdirs

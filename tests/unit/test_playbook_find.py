@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lab.errors import PlaybookError
+from lab.errors import MachineError, PlaybookError
 from lab.playbook import load, resolve, shipped
 from lab.playbook.source import MOST_BYTES
+from lab.session.paths import playbook_folders
 
 OK = "name: a\nresync: agent\ncycle: {patch: {hold: 5s}}\n"
 
@@ -122,3 +123,9 @@ def test_mistakes_name_the_file(tmp_path: Path) -> None:
     with pytest.raises(PlaybookError) as caught:
         load(tmp_path / "p.yaml")
     assert str(caught.value).startswith(f"{tmp_path}/p.yaml:4:1: unknown key 'x'; known: ")
+
+
+def test_a_current_folder_that_is_gone_is_an_error_of_the_machine(folder: Path) -> None:
+    Path.cwd().rmdir()
+    with pytest.raises(MachineError, match="the current folder does not exist any more"):
+        playbook_folders()
