@@ -9,7 +9,7 @@ from lab.core.clock_disturbance import Delay, delay_of
 from lab.core.cycle_findings import CycleFindings
 from lab.core.predictions import compared
 from lab.core.quantities import format_interval, format_seconds
-from lab.core.resync import SyncOutcome
+from lab.core.resync import RUNAWAY_PPM, SyncOutcome, runs_wild
 from lab.core.units import NS_PER_S, format_duration
 from lab.core.verdict import Finding, Outcome, at_most
 
@@ -132,7 +132,9 @@ class ResyncFindings(CycleFindings):
         outcome = at_most(limit, smallest, drift.largest_ppm)
         measured = f"{drift.ppm:+.0f} ± {drift.bound_ppm:.0f} ppm"
         why = ""
-        if outcome is Outcome.INCONCLUSIVE:
+        if drift.high < -RUNAWAY_PPM and not runs_wild(self.result.drift_before):
+            outcome, why = Outcome.INCONCLUSIVE, f"drift {measured}: its clock, or it, was stopped meanwhile"
+        elif outcome is Outcome.INCONCLUSIVE:
             window = drift.window_for_ns(max(1.0, limit / 2)) / NS_PER_S
             why = f"drift {measured}: the window is too short; about {window:.0f} s are enough"
         elif outcome is Outcome.FAILED:
