@@ -186,10 +186,12 @@ def _at_resume(
     if early and raw_at_resume is not None and lag is not None and resume_guest is not None:
         # guest REAL - host REAL = (guest REAL - guest RAW) + (guest RAW - host RAW) - (host REAL - host RAW):
         # the first as it was before, the others as they are now. Only the second has a network in it.
-        ran = resume.returned.raw_ns - early[-1].t1.raw_ns - max(0, lag.low_ns)
+        by_others = closure is not None and closure.high_ns < 0
+        stood = 0 if by_others else max(0, lag.low_ns)
+        ran = resume.returned.raw_ns - early[-1].t1.raw_ns - stood
         within = apart(early[-1]).widened(ageing_ns(max(0, ran), SLEW_PPM))
         carried = within + raw_at_resume - host_apart(resume.called, resume.returned)
-        if closure is not None and closure.high_ns < 0:
+        if by_others:
             carried = Interval(carried.low_ns, carried.high_ns + max(0, lag.high_ns))
         last = early[-1].t2[GuestClock.RAW]
         unclear = [
