@@ -165,7 +165,7 @@ class FleetSection(BaseModel):
 
     guests: GuestList = Field(
         default=ONE_GUEST,
-        description=f"The guests, at most {MOST_GUESTS}. Default: one, web-0; none with scale sets.",
+        description=f"The guests, at most {MOST_GUESTS} a host. Default: one, web-0; none with scale sets.",
         json_schema_extra={"default": [{"name": "web-0"}]},
     )
     availability_sets: list[AvailabilitySet] = Field(

@@ -263,12 +263,8 @@ def _not_too_many(guests: object) -> object:
         if not guests:
             raise Wrong("the list of guests is empty", "add one, or delete the key for one guest, web-0")
         if len(guests) > MOST_GUESTS:
-            raise _too_many(len(guests))
+            raise Wrong(f"{len(guests)} guests are too many", f"ask for at most {MOST_GUESTS}")
     return guests
-
-
-def _too_many(asked: int) -> Wrong:
-    return Wrong(f"{asked} guests are too many", f"ask for at most {MOST_GUESTS}")
 
 
 def distinct(guests: list[GuestSection]) -> list[GuestSection]:
@@ -287,8 +283,6 @@ def distinct(guests: list[GuestSection]) -> list[GuestSection]:
                 _once(
                     first, (guest.network.bridge, str(taken.ip)), index, problem, "change one of them", within
                 )
-    if sum(len(guest.names()) for guest in guests) > MOST_GUESTS:
-        raise _too_many(sum(len(guest.names()) for guest in guests))
     return guests
 
 

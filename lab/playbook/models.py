@@ -102,7 +102,7 @@ class Document(BaseModel):
     about: Text = default("", "Its purpose, in a sentence or two.")
     guests: GuestList | None = Field(
         default=None,
-        description=f"The guests, at most {MOST_GUESTS}. Default: one, web-0.",
+        description=f"The guests, at most {MOST_GUESTS} a host. Default: one, web-0.",
         json_schema_extra={"default": [{"name": "web-0"}]},
     )
     hosts: HostNames | None = default(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BeforeValidator, Field
 
-from lab.playbook.fields import Name
+from lab.playbook.fields import MOST_GUESTS, Name
 from lab.playbook.mistakes import Wrong
 
 if TYPE_CHECKING:
@@ -72,7 +72,12 @@ def check_placement(
     rollout: RolloutSection | None,
 ) -> None:
     """Wrong when a guest cannot be on its host, or a host has none, or what is wanted of them does not go
-    with hosts or without. given: the playbook's keys."""
+    with hosts or without, or a host has more than MOST_GUESTS. given: the playbook's keys."""
+    for host, names in placement(hosts or ("",), entries).items():
+        if len(names) > MOST_GUESTS:
+            on = f" on {host}" if host else ""
+            what, todo = f"{len(names)} guests{on} are too many", f"ask for at most {MOST_GUESTS}"
+            raise Wrong(what, todo, within=entries[0][0])
     for place, guests in entries:
         for number, guest in enumerate(guests):
             at = (*place, number)

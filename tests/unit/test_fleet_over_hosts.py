@@ -69,6 +69,8 @@ def test_the_fault_domain_of_a_guest_can_be_its_host() -> None:
 
 def test_one_guest_is_on_one_host() -> None:
     assert guests_by_host(plan_of("hosts: [r1]\n")) == {"r1": ["web-0"]}
+    most = plan_of("hosts: [r1, r2]\nguests: [{name: a, count: 64}, {name: b, count: 64}]\n")
+    assert [len(names) for names in guests_by_host(most).values()] == [64, 64]
 
 
 @pytest.mark.parametrize("text", ["", "matrix: {method: [suspend, sigstop]}\n"])
@@ -82,6 +84,10 @@ def test_other_plans_are_on_no_hosts(text: str) -> None:
         ("hosts: []\n", "2:8: hosts: 0 hosts; write 1 to 64 names, like [rack-1, rack-2]"),
         ("hosts: [r1, r1]\n", "2:13: the host r1 is given twice; delete one of the two"),
         ("hosts: [r1, r2]\n", "2:13: no guest is on r2; add guests, or delete the host"),
+        (
+            "hosts: [r1, r2]\nguests: [{name: a, count: 64}, {name: b, host: r2}, {name: c, count: 64}]\n",
+            "3:9: 65 guests on r2 are too many; ask for at most 64",
+        ),
         ("hosts: [R1]\n", "2:9: hosts[0]: 'R1' is not a name"),
         ("hosts: [r1]\nguests: [{name: a, host: r9}]\n", "3:26: r9 is none of the hosts; known: r1"),
         ("guests: [{name: a, host: r1}]\n", "2:26: host goes with hosts; add hosts: [r1], or delete it"),

@@ -84,7 +84,7 @@ VALUES: list[tuple[str | bytes, str]] = [
     (OK + "guests:\n" + "  - name: x\n" * 10_000, "5:3: guests: 10000 guests are too many; ask for at"),
     (
         OK + "guests: [{name: a, count: 40}, {name: b, count: 40}]\n",
-        "4:9: guests: 80 guests are too many; ask for at most 64",
+        "4:9: 80 guests are too many; ask for at most 64",
     ),
     (
         OK + "guests: [{name: web, count: 2}, {name: web-1}]\n",
