@@ -8,10 +8,8 @@ guest is measured against this machine's clock, as guests of this machine are.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -43,7 +41,7 @@ from lab.hypervisor.accelerators import take_pace
 from lab.hypervisor.domain_status import ENDED
 from lab.hypervisor.kexec.line import KernelLine
 from lab.hypervisor.kexec.replacement import LabHostGuest, ReplaceHostKernel
-from lab.hypervisor.qmp import MonitorError, QmpSocket
+from lab.hypervisor.qmp import MonitorError
 from lab.image.build import Progress
 from lab.image.identity import make_key
 from lab.image.seed import Network, make_seed
@@ -55,26 +53,27 @@ from lab.record.run import Run
 from lab.session import kept_guests, lab_host, lab_host_run, paths
 from lab.session.guest_host import details_of_lab_host
 from lab.session.guest_setup import HOST_IN_GUEST, most_ns
+from lab.session.host_kernel_left import (
+    ADDRESS,
+    KEEPER,
+    KernelLock,
+    alone,
+    ask_monitor,
+    close_ports,
+    monitor_of,
+)
 from lab.session.host_kernel_plan import check_plan
 from lab.session.images import images_for
 from lab.session.kept_guests import KeptGuest
-from lab.session.lab_host_code import CODE, PACKAGES
 from lab.session.lab_host_shell import PLACE, RUNNING, STATE, LabHostShell
 from lab.session.run import RunOptions, recorded, verdict
 from lab.session.settings import free_port, lab_key
 from lab.session.signals import Teardown
 
-ADDRESS = "10.0.2.16"
-"""The guest's address on QEMU's user-mode network, beside the lab host's."""
-
 MAC = "52:54:00:11:22:33"
 """The guest's MAC address, the same for all: the user-mode network remembers whose address it is."""
 
-_KEEPER = (
-    f"cd {CODE} && PYTHONPATH={CODE}:{PACKAGES} PYTHONDONTWRITEBYTECODE=1 "
-    "python3 -m lab.hypervisor.kexec.keeper"
-)
-_BOOT_S, _COMMAND_S, _BACK_S, _AGAIN_S, _MONITOR_S = 600.0, 180.0, 600.0, 1.0, 10.0
+_BOOT_S, _COMMAND_S, _BACK_S, _AGAIN_S = 600.0, 180.0, 600.0, 1.0
 _MACHINE = "pc-i440fx-7.2"
 
 
@@ -93,23 +92,11 @@ def perform(
     guest = lab_host.find(home)
     shell = lab_host_run.prepare(home, plan, view, progress)
     (image,) = images_for(plan, progress).values()
-    with _alone(home):
-        kernels = KernelRun(plan, guest, shell, image, clock, view, shield)
+    with alone(home) as lock:
+        kernels = KernelRun(plan, guest, lock, shell, image, clock, view, shield)
         kernels.check()
         course = recorded(plan, options, home, clock, kernels.begin)
     return verdict(course)
-
-
-@contextmanager
-def _alone(home: Path) -> Iterator[None]:
-    """Keep other runs from the lab host's kernel."""
-    with (home / "labhost.lock").open("w", encoding="ascii") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            what = "another run replaces its kernel"
-            raise Refused(what, where="lab host", hint="wait for its end") from None
-        yield
 
 
 class KernelRun:
@@ -119,6 +106,7 @@ class KernelRun:
         self,
         plan: Plan,
         guest: KeptGuest,
+        lock: KernelLock,
         shell: LabHostShell,
         image: Image,
         clock: HostClock,
@@ -130,6 +118,7 @@ class KernelRun:
             raise TypeError(patch)
         self._plan, self._lab_host, self._shell, self._image = plan, guest, shell, image
         self._clock, self._view, self._shield, self._spec = clock, view, shield, patch
+        self._lock, self._run_id = lock, ""
         self._stack = Teardown(view.note, "freezelab labhost down")
         self._journal: Journal | None = None
         self._folder = paths.home()
@@ -147,9 +136,9 @@ class KernelRun:
         for release in dict.fromkeys(self._spec.kernels):
             self._ask("check", release, str(self._guest.memory_bytes))
 
-    def begin(self, run_id: str, folder: Path, journal: FileJournal) -> tuple[Host, KernelRun]:  # noqa: ARG002
+    def begin(self, run_id: str, folder: Path, journal: FileJournal) -> tuple[Host, KernelRun]:
         """See recorded()."""
-        self._folder, self._journal = folder, journal
+        self._run_id, self._folder, self._journal = run_id, folder, journal
         facts, below = host_facts.look(), host_facts.machine_id()
         name = {"name": self._lab_host.name, "accelerator": self._shell.accelerator, "machine": below}
         host = Host(
@@ -233,6 +222,8 @@ class KernelRun:
         self._stack.callback(self._stop)
         self._send(seed, f"umask 077; cat >{there}")
         self._ask("stop")
+        close_ports(self._lab_host)  # of a controller that was killed
+        self._lock.note(self._run_id, self._lab_host)
         self._ask("start", stdin=json.dumps(kept).encode())
         port = self._forwarded()
         address = Address(spec.name, "127.0.0.1", port, self._image.user, self._key, public)
@@ -272,7 +263,7 @@ class KernelRun:
         self._started += 1
         self._view.phase(f"load Linux {release}", guest=self._guest.name)
         self._ask("load", release)
-        self._shell.run(f"( {_KEEPER} keep ) </dev/null >/run/freezelab-keeper.log 2>&1 &")
+        self._shell.run(f"( {KEEPER} keep ) </dev/null >/run/freezelab-keeper.log 2>&1 &")
 
     def _version(self) -> str:
         """The lab host's kernel and boot, as soon as it answers."""
@@ -293,17 +284,10 @@ class KernelRun:
         if kept_guests.state(paths.home(), self._lab_host) in ENDED:
             raise GuestGone("the lab host has ended", where=f"guest {self._guest.name}", ended=True)
 
-    def _monitor(self) -> QmpSocket:
-        """A connection to the lab host's QEMU, which has one at a time."""
-        try:
-            return QmpSocket(self._lab_host.sockets[4])
-        except MonitorError as error:
-            raise HypervisorError(str(error), where="lab host") from error
-
     @contextmanager
     def _resets(self) -> Iterator[Callable[[], bool]]:
         """A context that tells whether the lab host was reset since its begin. kexec resets nothing."""
-        with self._monitor() as monitor:
+        with monitor_of(self._lab_host) as monitor:
 
             def reset() -> bool:
                 monitor.drain()
@@ -314,32 +298,23 @@ class KernelRun:
     def _reset(self) -> None:
         """Reset the lab host, whose new kernel hangs. It boots its first one."""
         self._view.note("the lab host is reset")
-        with suppress(HypervisorError, MonitorError), self._monitor() as monitor:
+        with suppress(HypervisorError, MonitorError), monitor_of(self._lab_host) as monitor:
             monitor.execute("system_reset")
 
     def _forwarded(self) -> int:
         """A port of this machine's loopback that leads to the guest's SSH, until the end of the run."""
         port = free_port()
         rule = f"lab0 tcp:127.0.0.1:{port}"
-
-        def ask(line: str) -> str:
-            with self._monitor() as monitor:
-                return str(
-                    monitor.execute("human-monitor-command", _MONITOR_S, **{"command-line": line})
-                ).strip()
-
-        left = rf"HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)\s+{re.escape(ADDRESS)}\s+22\b"
-        for old in re.findall(left, ask("info usernet")):  # by a controller that was killed
-            ask(f"hostfwd_remove lab0 tcp:127.0.0.1:{old}")
-        if why := ask(f"hostfwd_add {rule}-{ADDRESS}:22"):
+        if why := ask_monitor(self._lab_host, f"hostfwd_add {rule}-{ADDRESS}:22"):
             raise MachineError(why, where=f"TCP port {port}")
-        self._stack.callback(ask, f"hostfwd_remove {rule}")
+        self._stack.callback(ask_monitor, self._lab_host, f"hostfwd_remove {rule}")
         return port
 
     def _stop(self) -> None:
         """End the guest. The lab host may be booting."""
         self._version()
         self._ask("stop")
+        self._lock.clear()
 
     def _send(self, data: bytes, command: str) -> None:
         path = self._folder / f"sent-{os.getpid()}"
@@ -352,7 +327,7 @@ class KernelRun:
 
     def _ask(self, *words: str, stdin: bytes = b"") -> str:
         """Run the keeper in the lab host; its output. Refused or HypervisorError with its reason."""
-        command = " ".join((_KEEPER, *words))
+        command = " ".join((KEEPER, *words))
         there = f"{PLACE}/asked"
         if stdin:
             self._send(stdin, f"cat >{there}")

@@ -18,12 +18,14 @@ from lab.image.store import default_cache
 from lab.process.clock import HostClock
 from lab.record.journal import is_written
 from lab.session import kept_guests, work_folders
+from lab.session.host_kernel_left import remove_left
 from lab.session.paths import home
 
 
 def recover_all(uri: str | None, *, resume: bool = False) -> Iterator[str]:
     """End the guests of dead runs and remove their files or, with `resume`, resume them; one line for each
-    action. Kept guests stay, and are resumed if they were stopped."""
+    action. Kept guests stay, and are resumed if they were stopped; a lab host's guest of a killed run that
+    replaced its kernel is removed."""
     state = home()
     ends = None if resume else left_by_killed(state)
     with connect(uri, state, clock=HostClock(), ends=ends) as hypervisor:
@@ -35,6 +37,9 @@ def recover_all(uri: str | None, *, resume: bool = False) -> Iterator[str]:
     for folder in staging.remove_left(default_cache() / "images"):
         done += 1
         yield f"removed {folder}, which a killed import or build of an image has left"
+    for line in () if resume else remove_left(state):
+        done += 1
+        yield line
     if not done:
         yield "nothing to recover"
 
