@@ -32,17 +32,24 @@ edges = st.builds(
 )
 
 # Shorter ones are not told from a guest that is a little late, nor from the time that a call takes. In regime
-# MIXED what stood still aside is not told from what stood still in the pause.
-asides = st.builds(
-    lambda s, pause, length, at, stands: replace(
-        s, pause_ns=pause, aside_ns=length, aside_at_ns=at, aside_stands=stands
-    ),
-    st.one_of(scenarios, busy),
-    st.integers(300 * MS, 10 * S),
-    st.integers(150 * MS, 6 * S),
-    st.one_of(st.integers(-50 * MS, 50 * MS), st.integers(-3 * S, -1), st.integers(0, 3 * S)),
-    st.booleans(),
-).filter(lambda s: s.regime is not Regime.MIXED)
+# MIXED what stood still aside is not told from what stood still in the pause. Nor is it in JUMPED, when it is
+# as long: on a busy host the pause's hole may be the scheduler's, and then the data are those of RESUMED.
+asides = (
+    st.builds(
+        lambda s, pause, length, at, stands: replace(
+            s, pause_ns=pause, aside_ns=length, aside_at_ns=at, aside_stands=stands
+        ),
+        st.one_of(scenarios, busy),
+        st.integers(300 * MS, 10 * S),
+        st.integers(150 * MS, 6 * S),
+        st.one_of(st.integers(-50 * MS, 50 * MS), st.integers(-3 * S, -1), st.integers(0, 3 * S)),
+        st.booleans(),
+    )
+    .filter(lambda s: s.regime is not Regime.MIXED)
+    .filter(
+        lambda s: s.regime is Regime.RESUMED or not s.aside_stands or abs(s.aside_ns - s.pause_ns) > 100 * MS
+    )
+)
 
 
 def check_all(s: Scenario, expect: Expectations) -> tuple[Observation, Truth, CycleResult]:
