@@ -1,6 +1,7 @@
 """Synthetic cycles and expectations as hypothesis draws them, and how many of them a test tries.
 
-The number of cases is fixed and so is what is drawn (derandomize). FREEZELAB_HYPOTHESIS=20000 runs that many
+The number of cases is fixed and so is what is drawn (derandomize), by the same code and the same imported
+modules: Hypothesis also draws the constants that it finds in them. FREEZELAB_HYPOTHESIS=20000 runs that many
 random ones instead, over test_core_simulation.py, test_core_disturbed.py and test_core_edges.py in the
 proportion of their usual numbers, and prints how to repeat a failure; pytest's --hypothesis-seed=N fixes what
 is drawn.
