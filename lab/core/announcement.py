@@ -26,6 +26,9 @@ RATE_LIMIT = 5
 DURATIONS_S = (5, 9, 30)
 """The usual DurationInSeconds of a Freeze; 6 has been observed as well."""
 
+ENABLED_WITHIN_NS = 60 * NS_PER_S
+"""The longest time until a handler's first request."""
+
 _MAINTENANCE = "Host server is undergoing maintenance."
 _WORDS = {
     EventType.FREEZE: _MAINTENANCE,

@@ -107,7 +107,7 @@ def _gone() -> MachineError:
     return MachineError("the process that starts cells has gone", where="worker")
 
 
-def serve(run: Callable[[Sequence[str]], object]) -> NoReturn:
+def serve(run: Callable[[Sequence[str]], int | None]) -> NoReturn:
     """Be a server until standard input ends. run: the command, called in each child with its words; it may
     return its exit status."""
     gc.freeze()  # or each child would copy all pages as soon as it looks for garbage
@@ -118,7 +118,7 @@ def serve(run: Callable[[Sequence[str]], object]) -> NoReturn:
             server = os.getpid()
             if not (child := os.fork()):
                 _become_child(server, order["said"])
-                sys.exit(run(order["words"]))  # type: ignore[arg-type]
+                sys.exit(run(order["words"]))
             status = _awaited(child, orders)
             with os.fdopen(os.dup(1), "w") as answers:
                 answers.write(f"{status}\n")

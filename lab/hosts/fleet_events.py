@@ -19,12 +19,11 @@ from typing import Any
 import paramiko
 
 from lab.controller import EventLifecycle
-from lab.core.announcement import answers_of, rules_of
+from lab.core.announcement import ENABLED_WITHIN_NS, answers_of, rules_of
 from lab.core.clock import Stamp
 from lab.core.history import HistoryEvent, ServiceFailed
 from lab.core.plan import Announcement, Plan
 from lab.core.scheduled.instance import InstanceInfo
-from lab.core.units import NS_PER_S
 from lab.events.service import MetadataService
 from lab.guest.channel_relay import ChannelRelay
 from lab.ports import Clock, View
@@ -34,9 +33,6 @@ SECRET_BYTES = 32
 """Of the beginning of each connection: 128 bits as hexadecimal digits."""
 
 PREFACE_S = 10.0
-ENABLED_WITHIN_NS = 60 * NS_PER_S
-"""The longest time until a handler's first request."""
-
 LOOK_NS = 20_000_000
 
 

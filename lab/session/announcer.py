@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from lab.controller.meeting import Meeting
-from lab.core.announcement import answers_of, rules_of
+from lab.core.announcement import ENABLED_WITHIN_NS, answers_of, rules_of
 from lab.core.handlers import HandlerEnd
 from lab.core.history import HandlerEnded, ServiceFailed
 from lab.core.plan import Announcement, GuestSpec
@@ -30,9 +30,6 @@ from lab.ports import Announcer, Clock, Journal, View
 from lab.session.fleet_service import FleetService
 from lab.session.parallel import enter_together
 from lab.session.paths import made
-
-ENABLED_WITHIN_NS = 60 * NS_PER_S
-"""The longest time until a handler's first request."""
 
 LOOK_NS = 20 * NS_PER_MS
 

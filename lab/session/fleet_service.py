@@ -62,25 +62,25 @@ class FleetAnnouncer(Announcer):
 
     def announce(
         self,
-        guests: Sequence[str],  # noqa: ARG002
-        spec: Announcement,  # noqa: ARG002
-        cycle: CycleSpec,  # noqa: ARG002
+        guests: Sequence[str],  # noqa: ARG002 - ports.Announcer's
+        spec: Announcement,  # noqa: ARG002 - ports.Announcer's
+        cycle: CycleSpec,  # noqa: ARG002 - ports.Announcer's
     ) -> tuple[str, ...]:
         """Returns when the guests may be frozen, or the events were cancelled. MachineError when the
         controller says neither."""
         self._state = State.STARTED if self._meeting.announced() else State.CANCELLED
         return ()
 
-    def published(self, events: Sequence[str]) -> Sequence[Event]:  # noqa: ARG002
+    def published(self, events: Sequence[str]) -> Sequence[Event]:  # noqa: ARG002 - ports.Announcer's
         return ()
 
-    def state(self, events: Sequence[str]) -> State:  # noqa: ARG002
+    def state(self, events: Sequence[str]) -> State:  # noqa: ARG002 - ports.Announcer's
         return self._state
 
     def cancel(self, events: Sequence[str]) -> None:
         """Only the controller cancels."""
 
-    def all_clear(self, events: Sequence[str]) -> None:  # noqa: ARG002
+    def all_clear(self, events: Sequence[str]) -> None:  # noqa: ARG002 - ports.Announcer's
         self._meeting.back()
 
     def happened(self) -> Sequence[Happening]:

@@ -18,7 +18,7 @@ from lab.hypervisor.domain_status import ENDED
 from lab.hypervisor.qmp import MonitorError, QmpSocket
 from lab.session import kept_guest_access, kept_guests
 from lab.session.kept_guests import KeptGuest
-from lab.session.lab_host_code import CODE, PACKAGES
+from lab.session.lab_host_code import WITH_CODE
 from lab.session.lab_host_shell import LabHostShell
 
 LOCK = "labhost.lock"
@@ -26,10 +26,7 @@ LOCK = "labhost.lock"
 ADDRESS = "10.0.2.16"
 """The guest's address on QEMU's user-mode network, beside the lab host's."""
 
-KEEPER = (
-    f"cd {CODE} && PYTHONPATH={CODE}:{PACKAGES} PYTHONDONTWRITEBYTECODE=1 "
-    "python3 -m lab.hypervisor.kexec.keeper"
-)
+KEEPER = f"{WITH_CODE} python3 -m lab.hypervisor.kexec.keeper"
 
 _STOP_S, _MONITOR_S = 180.0, 10.0
 _FORWARD = re.compile(rf"HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)\s+{re.escape(ADDRESS)}\s+22\b")

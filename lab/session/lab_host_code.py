@@ -19,6 +19,9 @@ from lab.session.paths import CLONE
 
 CODE, PACKAGES = f"{PLACE}/code", f"{PLACE}/packages"
 
+WITH_CODE = f"cd {CODE} && PYTHONPATH={CODE}:{PACKAGES} PYTHONDONTWRITEBYTECODE=1"
+"""The beginning of a command in the lab host that runs a Python with freezelab."""
+
 _SENT = ("lab", "images", "playbooks", "examples", "docs", "tests", "pyproject.toml", "requirements.lock")
 _FILES, _GONE = f"{CODE}.files", f"{CODE}.gone"
 

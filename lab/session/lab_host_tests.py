@@ -18,13 +18,12 @@ from pathlib import Path
 from lab.core.units import format_duration
 from lab.errors import FreezelabError, GuestError, Interrupted, MachineError
 from lab.process import runner
-from lab.session.lab_host_code import CODE, PACKAGES, send_code
+from lab.session.lab_host_code import WITH_CODE, send_code
 from lab.session.lab_host_shell import PID_FILE, LabHostShell
 from lab.session.signals import shield
 
 TIER = "tests/guest"
 
-_PYTHON = f"cd {CODE} && PYTHONPATH={CODE}:{PACKAGES} PYTHONDONTWRITEBYTECODE=1"
 _PYTEST = (
     "python3",
     "-m",
@@ -46,7 +45,7 @@ _FILE_S, _LOOK_S, _BOOT_S = 6 * 3600.0, 60.0, 120.0
 _NONE = 5
 """pytest's exit status when no test was selected. What is above is a shell's, or ssh's, or a signal."""
 
-_BOOTS = f"""{_PYTHON} python3 -c '
+_BOOTS = f"""{WITH_CODE} python3 -c '
 from pathlib import Path
 from lab.hypervisor.accelerators import boots
 kernel = next(Path("/usr/lib/freezelab/kernels").glob("6.1.*")) / "vmlinuz"
@@ -130,7 +129,7 @@ class LabHostTests:
         except GuestError as error:
             return None, str(error).splitlines()[0]
         words = runner.quote([*_PYTEST, *options, name])
-        command = self._shell.command(f"echo $$ >{_PID}; {_PYTHON} exec {words}", *_ALIVE)
+        command = self._shell.command(f"echo $$ >{_PID}; {WITH_CODE} exec {words}", *_ALIVE)
         try:
             done = runner.run(command, _FILE_S, check=False, on_line=self._line)
         except Interrupted:

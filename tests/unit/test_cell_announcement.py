@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from lab.core.announcement import ENABLED_WITHIN_NS
 from lab.core.handlers import HandlerEnd
 from lab.core.history import HandlerEnded, HistoryEvent, ServiceFailed
 from lab.core.scheduled.instance import InstanceInfo
@@ -20,7 +21,7 @@ from lab.core.units import NS_PER_S
 from lab.errors import GuestError
 from lab.events.service import MetadataService
 from lab.process.clock import HostClock
-from lab.session.announcer import ENABLED_WITHIN_NS, CellMetadataService
+from lab.session.announcer import CellMetadataService
 
 DIED = HandlerEnd("dies.py", "exit-code", "exited", "1", "KeyError: 'Events'")
 

@@ -41,7 +41,8 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # freezelab's would be there twice
     monkeypatch.setattr(lab_host_code, "CLONE", root)
-    monkeypatch.setattr("lab.session.lab_host_tests.PACKAGES", str(CLONE))
+    there = lab_host_code.WITH_CODE.replace(lab_host_code.PACKAGES, str(CLONE))
+    monkeypatch.setattr("lab.session.lab_host_tests.WITH_CODE", there)
     return root
 
 
