@@ -53,10 +53,12 @@ print(boots(Path("/usr/bin/qemu-system-x86_64"), kernel, "kvm", {_BOOT_S}))'"""
 
 
 class FileOutcome(StrEnum):
-    """not run: the lab host failed, so that nothing is known of the file's tests."""
+    """skipped: no test of the file was selected, or all were skipped. not run: the lab host failed, so that
+    nothing is known of the file's tests."""
 
     PASSED = "passed"
     FAILED = "failed"
+    SKIPPED = "skipped"
     NOT_RUN = "not run"
 
 
@@ -112,7 +114,9 @@ class LabHostTests:
             status, line = self._pytest(name, options)
             took_ns = time.monotonic_ns() - begun
             if status in (0, _NONE):
-                return FileTested(name, FileOutcome.PASSED, took_ns, line)
+                passed = re.search(r"\b[1-9]\d* x?passed\b", line)
+                outcome = FileOutcome.PASSED if passed else FileOutcome.SKIPPED
+                return FileTested(name, outcome, took_ns, line)
             why = self._ill(self._shell)
             if not why:
                 return FileTested(name, FileOutcome.FAILED, took_ns, line or f"exit status {status}")
@@ -176,8 +180,8 @@ def files_of(arguments: Sequence[str], clone: Path) -> tuple[list[str], list[str
 
 
 def exit_code(tested: Sequence[FileTested]) -> int:
-    """1 when a test has failed, else 4 when a file was not run, else 0."""
+    """1 when a test has failed, else 4 when a file was not run or no test has passed, else 0."""
     outcomes = {one.outcome for one in tested}
     if FileOutcome.FAILED in outcomes:
         return 1
-    return 4 if FileOutcome.NOT_RUN in outcomes else 0
+    return 4 if FileOutcome.NOT_RUN in outcomes or FileOutcome.PASSED not in outcomes else 0

@@ -14,11 +14,12 @@ from lab.session.lab_host_tests import FileOutcome, LabHostTests, exit_code, fil
 from lab.session.paths import CLONE
 from tests.unit.here_shell import HereShell
 
-PASSED, FAILED, NOT_RUN = FileOutcome
+PASSED, FAILED, SKIPPED, NOT_RUN = FileOutcome
 FILES = {
     "good": "def test_it(): pass",
     "bad": "def test_it(): assert 1 == 2",
     "none": "",
+    "skipped": "import pytest\ndef test_it(): pytest.skip('no KVM')",
     "ill": "from pathlib import Path\ndef test_it():\n    there = Path('../ill').exists()\n"
     "    Path('../ill').touch()\n    assert there, 'the first time'",
     "worse": "from pathlib import Path\ndef test_it():\n    Path('../worse').touch()\n    assert 0",
@@ -61,19 +62,28 @@ def test_files_are_run_one_by_one_and_a_lab_host_that_fails_is_started_again(
         (tmp_path / "srv/freezelab/worse").unlink(missing_ok=True)
         return HereShell(tmp_path)
 
-    files = [f"tests/guest/test_{name}.py" for name in ("good", "bad", "none", "ill", "worse")]
+    files = [f"tests/guest/test_{name}.py" for name in ("good", "bad", "none", "skipped", "ill", "worse")]
     tests = LabHostTests(HereShell(tmp_path), start, said.append, ill)
     tested = tests.run(files, ["-q"])
-    assert [one.outcome for one in tested] == [PASSED, FAILED, PASSED, PASSED, NOT_RUN], "\n".join(said)
+    assert [one.outcome for one in tested] == [
+        PASSED,
+        FAILED,
+        SKIPPED,
+        SKIPPED,
+        PASSED,
+        NOT_RUN,
+    ], "\n".join(said)
     assert [one.name for one in tested] == files
     assert "1 passed" in tested[0].why
     assert "1 failed" in tested[1].why
-    assert tested[4].why == "the lab host failed twice: no kernel boots"
+    assert "1 skipped" in tested[3].why
+    assert tested[5].why == "the lab host failed twice: no kernel boots"
     assert len(starts) == 3
     assert "assert 1 == 2" in "\n".join(said)
     assert exit_code(tested) == 1
     assert exit_code(tested[2:]) == 4
-    assert exit_code(tested[2:4]) == 0
+    assert exit_code(tested[2:4]) == 4
+    assert exit_code(tested[2:5]) == 0
 
 
 def test_without_a_lab_host_the_other_files_are_not_run(clone: Path, tmp_path: Path) -> None:
@@ -94,7 +104,7 @@ def test_the_smallest_file_of_a_folder_is_first(clone: Path) -> None:
     everything, options = files_of(["-k", "it"], clone)
     assert everything[0] == "tests/guest/test_none.py"
     assert everything[-1] == "tests/guest/runs/test_last.py"
-    assert (len(everything), options) == (6, ["-k", "it"])
+    assert (len(everything), options) == (7, ["-k", "it"])
     assert files_of(["tests/guest/test_bad.py::test_it", "-x", "tests/guest/runs"], clone) == (
         ["tests/guest/test_bad.py::test_it", "tests/guest/runs/test_last.py"],
         ["-x"],
