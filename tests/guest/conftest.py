@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,15 @@ from lab.guest.address import Address
 from lab.guest.probe import GuestProbe
 from lab.host import patches
 from lab.hypervisor import memory
+from lab.hypervisor.accelerators import AcceleratorRequest, choose
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.ports import HostPatch, NullView
 from lab.process.clock import HostClock
+from lab.process.pace import paced
 from lab.record.journal import FileJournal, read_history
 from lab.record.rebuild import observations_of
 from lab.session.guests import Guests
-from lab.session.images import images_for
+from lab.session.images import images_for, proof_kernel
 from tests.guest.without_a_run import SUSPEND, close_all, settings_for
 
 FREEZELAB = [sys.executable, "-m", "lab.cli.main"]
@@ -70,9 +72,11 @@ def remove_home(path: Path) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def image(home: Path) -> None:
-    """The Debian image, built by the program if it is not cached."""
+    """The Debian image, built by the program if it is not cached. Its kernel's boot on this host is measured,
+    by which limits of tests are multiplied, as the program's are."""
     plan = Plan("image", "", "", (GuestSpec("web-0"),), ResyncMechanism.NONE, SUSPEND, Expectations())
-    images_for(plan, lambda _stage, _fraction: None)
+    images = images_for(plan, lambda _stage, _fraction: None)
+    choose(AcceleratorRequest.AUTO, proof_kernel(images.values(), lambda _stage, _part: None), home)
 
 
 @contextmanager
@@ -204,7 +208,7 @@ class Cli:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=paced(timeout),
             check=False,
         )
 
@@ -243,8 +247,10 @@ class Cli:
 @pytest.fixture
 def cli(home: Path) -> Iterator[Cli]:
     """The command in a fresh home; whatever it left running is ended. What libvirt knows of QEMU, which takes
-    it seconds to find out, is that of the tests' own home."""
+    it seconds to find out, is that of the tests' own home, and so is what is known of KVM."""
     path = Path(tempfile.mkdtemp(prefix="fl-"))
+    with suppress(FileNotFoundError):  # without a /dev/kvm nothing is measured
+        shutil.copy(home / "accelerator.json", path)
     (home / "libvirt" / "cache").mkdir(parents=True, exist_ok=True)
     (path / "libvirt").mkdir()
     (path / "libvirt" / "cache").symlink_to(home / "libvirt" / "cache")
@@ -263,7 +269,7 @@ def eventually() -> Callable[[Callable[[], Any], float], Any]:
     """Wait until something holds."""
 
     def wait(holds: Callable[[], Any], seconds: float = 200) -> Any:
-        end = time.monotonic() + seconds
+        end = time.monotonic() + paced(seconds)
         while not (value := holds()):
             if time.monotonic() > end:
                 raise AssertionError("it did not come true in time")

@@ -13,7 +13,9 @@ import psutil
 import pytest
 
 from lab.core.night import NightVerdict
+from lab.core.quantities import format_length
 from lab.playbook import load
+from lab.process.pace import paced
 from lab.record.nights import nights_folder
 from lab.session import nights
 from lab.session.nights import NightOptions, NightPlaybook, run_night
@@ -52,13 +54,15 @@ def test_a_controller_that_stands_still_is_killed_at_the_limit_and_its_guest_is_
 
     thread = threading.Thread(target=stop)
     thread.start()
-    options = NightOptions(limit_ns=60 * 10**9)
+    limit_s = round(paced(60))
+    options = NightOptions(limit_ns=limit_s * 10**9)
     night = run_night(cli.home, [NightPlaybook(str(path), load(path))], options, lambda _line: None)
     thread.join()
     (part,) = night.playbooks
     assert len(stopped) == 1
     assert part.verdict is NightVerdict.ERROR
-    assert part.why.startswith("ended at its time limit of 60 s; recover: removed guest web-0 of run ")
+    limit = f"time limit of {format_length(limit_s * 10**9)}"
+    assert part.why.startswith(f"ended at its {limit}; recover: removed guest web-0 of run ")
     assert not cli.qemu()
     assert not cli.left()
     assert '"kind":"deadman"' in cli.journal()  # it resumed the guest long before
