@@ -19,7 +19,7 @@ from lab.session.paths import CLONE
 
 CODE, PACKAGES = f"{PLACE}/code", f"{PLACE}/packages"
 
-WITH_CODE = f"cd {CODE} && PYTHONPATH={CODE}:{PACKAGES} PYTHONDONTWRITEBYTECODE=1"
+WITH_CODE = f"cd {CODE} && PYTHONPATH={CODE}:{PACKAGES}"
 """The beginning of a command in the lab host that runs a Python with freezelab."""
 
 _SENT = ("lab", "images", "playbooks", "examples", "docs", "tests", "pyproject.toml", "requirements.lock")

@@ -79,7 +79,7 @@ class FileTested:
 class LabHostTests:
     """Runs files of tests in the lab host. start: removes the lab host if there is one, and starts one.
     shell: of the one that there is. say: gets each line of output. ill: why the lab host has failed; "" when
-    it has not."""
+    it has not. tested: what is known so far, also after an interrupt."""
 
     def __init__(
         self,
@@ -89,24 +89,24 @@ class LabHostTests:
         ill: Callable[[LabHostShell], str] | None = None,
     ) -> None:
         self._shell, self._start, self._say, self._ill = shell, start, say, ill or illness
+        self.tested: list[FileTested] = []
 
     def run(self, files: Iterable[str], options: Sequence[str]) -> list[FileTested]:
         """Run each file, with options of pytest. After the first that cannot be run because there is no lab
         host any more, the others cannot either."""
-        tested: list[FileTested] = []
         lost = ""
         for name in files:
             if lost:
-                tested.append(FileTested(name, FileOutcome.NOT_RUN, 0, lost))
+                self.tested.append(FileTested(name, FileOutcome.NOT_RUN, 0, lost))
                 continue
             try:
-                tested.append(self._tested(name, options))
+                self.tested.append(self._tested(name, options))
             except Interrupted:
                 raise
             except FreezelabError as error:
                 lost = f"no lab host: {str(error).splitlines()[0]}"
-                tested.append(FileTested(name, FileOutcome.NOT_RUN, 0, lost))
-        return tested
+                self.tested.append(FileTested(name, FileOutcome.NOT_RUN, 0, lost))
+        return self.tested
 
     def _tested(self, name: str, options: Sequence[str]) -> FileTested:
         for last in (False, True):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.errors import MachineError
+from lab.errors import Interrupted, MachineError
 from lab.session import lab_host_code
 from lab.session.lab_host_shell import LabHostShell
 from lab.session.lab_host_tests import FileOutcome, LabHostTests, exit_code, files_of
@@ -98,6 +98,18 @@ def test_without_a_lab_host_the_other_files_are_not_run(clone: Path, tmp_path: P
     )
     assert [one.outcome for one in tested] == [PASSED, NOT_RUN, NOT_RUN]
     assert {one.why for one in tested[1:]} == {"no lab host: lab host: QEMU does not start"}
+
+
+def test_what_is_known_at_an_interrupt_is_kept(clone: Path, tmp_path: Path) -> None:
+    del clone
+
+    def ill(_shell: LabHostShell) -> str:
+        raise Interrupted("interrupted by SIGINT")
+
+    tests = LabHostTests(HereShell(tmp_path), lambda: HereShell(tmp_path), lambda _line: None, ill)
+    with pytest.raises(Interrupted):
+        tests.run([f"tests/guest/test_{name}.py" for name in ("good", "bad", "none")], ["-q"])
+    assert [(one.name, one.outcome) for one in tests.tested] == [("tests/guest/test_good.py", PASSED)]
 
 
 def test_the_smallest_file_of_a_folder_is_first(clone: Path) -> None:
