@@ -95,7 +95,7 @@ def why_not(hypervisor: LibvirtHypervisor, settings: Settings, spec: GuestSpec) 
         return "its method reboots it"
     if settings.shared_memory and spec.huge_pages:
         return "its RAM is huge pages"
-    if spec.kernel_options:
+    if spec.kernel_options and settings.furnishing is None:  # a lab host's reserve memory
         return "it has kernel options of its own"
     if spec.watchdog is not None:
         return "it has a watchdog"
