@@ -14,8 +14,14 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 
 import paramiko
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from lab.errors import FreezelabError, MachineError
 from lab.guest.channel_relay import ChannelRelay
@@ -49,8 +55,13 @@ def over_ssh(file: HostsFile) -> Iterator[Cluster]:
     distributed = imported()
     import dask
 
-    security = distributed.Security.temporary()
-    own = {name: getattr(security, name) for name in ("tls_ca_file", "tls_worker_key", "tls_worker_cert")}
+    key, certificate = made_certificate()
+    own = {"tls_ca_file": certificate, "tls_worker_key": key, "tls_worker_cert": certificate}
+    roles = ("scheduler", "worker", "client")
+    pairs = {
+        f"tls_{role}_{name}": text for role in roles for name, text in (("key", key), ("cert", certificate))
+    }
+    security = distributed.Security(require_encryption=True, tls_ca_file=certificate, **pairs)
     scheduler = {
         "cls": distributed.Scheduler,
         "options": {
@@ -77,6 +88,29 @@ def over_ssh(file: HostsFile) -> Iterator[Cluster]:
         client = stack.enter_context(distributed.Client(cluster, security=security))
         known = {worker.name: worker for worker in workers}
         yield Cluster(client, file.path, lambda name: name in known and known[name].is_cut)
+
+
+def made_certificate() -> tuple[str, str]:
+    """A key, and a certificate for it that is its own authority, both in PEM. It is for one run, and valid at
+    any time: a host's clock may be off by any amount, and what Dask makes is not valid before it was made, by
+    the clock of the scheduler's machine."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "freezelab")])
+    key = ec.generate_private_key(ec.SECP256R1())
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(datetime(1970, 1, 1, tzinfo=UTC))
+        .not_valid_after(
+            datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+        )  # RFC 5280, 4.1.2.5: no good expiration date
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("freezelab")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return private.decode(), made.public_bytes(Encoding.PEM).decode()
 
 
 class HostWorker:
