@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from lab.core.clock import Interval
+from lab.core.clock import Interval, Stamp
 from lab.core.offsets import Sample, offset_at
 
 APART_PPM = 100.0
@@ -37,10 +37,11 @@ def ahead_at(samples: Sequence[Sample], at_raw_ns: int) -> Interval | None:
 
 class FleetClocks:
     """samples: of each host's MONOTONIC_RAW minus the controller's, at instants of the controller's, by the
-    host's cell."""
+    host's cell. apart_ns: the controller's REALTIME minus its MONOTONIC_RAW; None in older records."""
 
-    def __init__(self, samples: Mapping[str, Sequence[Sample]]) -> None:
+    def __init__(self, samples: Mapping[str, Sequence[Sample]], apart_ns: int | None = None) -> None:
         self._there = {cell: [_in_its_time(one) for one in given] for cell, given in samples.items()}
+        self._apart_ns = apart_ns
 
     def controllers(self, cell: str, at: Interval) -> Interval | None:
         """The controller's MONOTONIC_RAW at an instant of the host's that lies in `at`: an OntoOne."""
@@ -50,6 +51,17 @@ class FleetClocks:
         if first is None or last is None:
             return None
         return Interval(at.low_ns - first.high_ns, at.high_ns - last.low_ns)
+
+    def stamp(self, raw_ns: int, there: Stamp) -> Stamp:
+        """The controller's clocks at an instant of its MONOTONIC_RAW. there: what a host had; its REALTIME is
+        used where the controller's is not known."""
+        return Stamp(raw_ns, there.real_ns if self._apart_ns is None else raw_ns + self._apart_ns)
+
+    def controllers_stamp(self, cell: str, there: Stamp) -> Stamp:
+        """The controller's clocks, at the likeliest, when a host had these; the host's where nothing is
+        known."""
+        at = self.controllers(cell, Interval(there.raw_ns, there.raw_ns))
+        return there if at is None else self.stamp(at.mid_ns, there)
 
 
 def _in_its_time(sample: Sample) -> Sample:

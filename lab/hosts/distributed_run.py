@@ -87,6 +87,8 @@ class HostsRun:
     def __init__(self, plan: Plan, options: HostsRunOptions, cluster: Cluster, view: View) -> None:
         self._plan, self._options, self._cluster, self._view = plan, options, cluster, view
         self._id, self._clock = new_run_id(plan.name), HostClock()
+        before = [history.began for _, history in options.earlier]
+        self._began = min([self._clock.now(), *before], key=lambda at: at.real_ns)
         together = [tuple(cell.id for cell in batch) for batch in batches(plan)]
         done = {cell.id for _, history in options.earlier for cell in history.start.plan.cells}
         self._waiting = [
@@ -299,7 +301,7 @@ class HostsRun:
         if not self._histories:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise interrupted or MachineError("no host has run a cell", where="--hosts")
-        return finished(self._histories, self._plan, self._id, interrupted)
+        return finished(self._histories, self._plan, self._id, interrupted, (self._began, self._clock.now()))
 
 
 class WorkerLost(MachineError):

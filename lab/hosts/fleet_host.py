@@ -12,9 +12,10 @@ import json
 import shlex
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from paramiko import SSHException
 
@@ -219,6 +220,17 @@ class FleetHost:
     def ahead_ns(self, at_raw_ns: int) -> Interval | None:
         """Its MONOTONIC_RAW minus this machine's at an instant of the latter, by all readings."""
         return ahead_at(self.samples, at_raw_ns)
+
+    def in_fleet(self, stops: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """What the record has of it: record.parts.FLEET. stops: of its guests."""
+        of, now = self.samples, self._clock.now()
+        clock = [[one.from_raw_ns, one.to_raw_ns, one.offset.low_ns, one.offset.high_ns] for one in of]
+        return {
+            "cut_off": self.cut,
+            "stops": [*stops],
+            "clock": clock,
+            "apart": now.real_ns - now.raw_ns,
+        }
 
     def freeze(self, at_raw_ns: int) -> None:
         """Have it freeze at an instant of this machine's MONOTONIC_RAW."""

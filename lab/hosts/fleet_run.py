@@ -101,7 +101,7 @@ class FleetRun:
         view: View,
     ) -> None:
         self._plan, self._options, self._hosts, self._id = plan, options, list(hosts), run_id
-        self._clock, self._view = clock, view
+        self._clock, self._view, self._began = clock, view, clock.now()
         self._instants: dict[int, int] = {}
         everyone = [spec.name for spec in plan.guests]
         rollout = plan.rollout
@@ -318,7 +318,8 @@ class FleetRun:
             stops = self._stops(histories)
             histories = [self._of_host(*each, stops) for each in zip(histories, self._hosts, strict=True)]
             own = self.events.ended() if self.events is not None else []
-            return finished(histories, self._plan, self._id, interrupted, own)
+            span = self._began, self._clock.now()
+            return finished(histories, self._plan, self._id, interrupted, span, own)
 
     def _bring(
         self, host: FleetHost, folder: Path, found: dict[str, History | str], hurry: threading.Event
@@ -381,12 +382,8 @@ class FleetRun:
     ) -> History:
         """The history as a part of the run's, with its host's name and what is known of its stops."""
         start = history.start
-        clock = [
-            [one.from_raw_ns, one.to_raw_ns, one.offset.low_ns, one.offset.high_ns] for one in host.samples
-        ]
-        fleet = {"cut_off": host.cut, "stops": stops[host.name], "clock": clock}
         known = next(one for one in self._machines if one.name == host.name)
-        details = {**start.host.details, **known.details, FLEET: fleet}
+        details = {**start.host.details, **known.details, FLEET: host.in_fleet(stops[host.name])}
         named = replace(start, whole=self._plan, host=replace(start.host, details=details))
         first, *more = history.entries
         return replace(history, entries=(replace(first, event=named), *more))

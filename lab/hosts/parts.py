@@ -95,13 +95,14 @@ def finished(
     plan: Plan,
     run_id: str,
     interrupted: Interrupted | None,
+    span: tuple[Stamp, Stamp],
     own: Sequence[tuple[HistoryEvent, Stamp]] = (),
 ) -> tuple[Run, Path]:
     """Merge the parts' histories in folder_of(run_id), give that its name, and judge it. The list is emptied,
-    so that they do not take memory beside the merged one. own: events of the controller. RunStopped after an
-    interrupt."""
+    so that they do not take memory beside the merged one. span: when it began and ended here, whose clock is
+    no host's. own: events of the controller. RunStopped after an interrupt."""
     folder = folder_of(run_id)
-    write_merged(histories, plan, run_id, folder, own)
+    write_merged(histories, plan, run_id, folder, own, span)
     histories.clear()
     folder = folder.rename(folder.with_name(run_id))
     run = judged(folder, index_of(paths.home()))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from lab.core.clock import Interval, Stamp
 from lab.core.event_findings import event_findings, unannounced
 from lab.core.event_timeline import Announced, EventTimeline, Member, timeline_of
-from lab.core.fleet_clocks import OntoOne
+from lab.core.fleet_clocks import FleetClocks
 from lab.core.handlers import handler_findings
 from lab.core.history import (
     CycleBegan,
@@ -139,12 +139,12 @@ def service_findings(history: History, cell: str) -> list[Finding]:
 
 
 def event_timelines(
-    history: History, results: Sequence[CycleResult], onto: OntoOne | None = None
+    history: History, results: Sequence[CycleResult], clocks: FleetClocks | None = None
 ) -> list[EventTimeline]:
-    """The timeline of every event, with the guests' cycles in it. onto: for a fleet over hosts, whose
+    """The timeline of every event, with the guests' cycles in it. clocks: of a fleet over hosts, whose
     controller's clock stamps the events."""
-    if onto is not None:
-        mapped = [_mapped(result, onto) for result in results]
+    if clocks is not None:
+        mapped = [_mapped(result, clocks) for result in results]
         there = {("", r.observation.cycle, r.observation.guest): r for r in mapped if r is not None}
         return [timeline_of(announced, there) for announced in announced_of(history, hosts=True)]
     cycles = {(r.observation.cell, r.observation.cycle, r.observation.guest): r for r in results}
@@ -161,11 +161,11 @@ def event_timelines(
     return [timeline_of(announced, cycles) for announced in found]
 
 
-def _mapped(result: CycleResult, onto: OntoOne) -> CycleResult | None:
+def _mapped(result: CycleResult, clocks: FleetClocks) -> CycleResult | None:
     """The result with the stop, the resume and the return to time on the scale of the events; None when the
     clock of its host is not known. A call is as much longer as the offset is uncertain."""
     obs, resync, cell = result.observation, result.resync, result.observation.cell
-    stop, resume = (_mapped_call(call, cell, onto) for call in (obs.stop, obs.resume))
+    stop, resume = (_mapped_call(call, cell, clocks) for call in (obs.stop, obs.resume))
     if (stop is None) != (obs.stop is None) or (resume is None) != (obs.resume is None):
         return None
     if resume is not None and obs.resume is not None and resync is not None and resync.time is not None:
@@ -177,12 +177,14 @@ def _mapped(result: CycleResult, onto: OntoOne) -> CycleResult | None:
     return replace(result, observation=replace(obs, stop=stop, resume=resume), resync=resync)
 
 
-def _mapped_call(call: Call | None, cell: str, onto: OntoOne) -> Call | None:
+def _mapped_call(call: Call | None, cell: str, clocks: FleetClocks) -> Call | None:
     """The call, from the earliest that it may have begun to the latest that it may have ended."""
-    at = None if call is None else onto(cell, Interval(call.called.raw_ns, call.returned.raw_ns))
+    at = (
+        None if call is None else clocks.controllers(cell, Interval(call.called.raw_ns, call.returned.raw_ns))
+    )
     if call is None or at is None:
         return None
-    return Call(Stamp(at.low_ns, call.called.real_ns), Stamp(at.high_ns, call.returned.real_ns))
+    return Call(clocks.stamp(at.low_ns, call.called), clocks.stamp(at.high_ns, call.returned))
 
 
 def _moment(stamp: Stamp | None, published: Stamp | None, guest: str = "") -> Moment | None:

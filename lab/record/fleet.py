@@ -28,9 +28,9 @@ class FleetFindings:
         self._plan, self._results = plan, results
         # One host's own record, which nobody has merged, is that of its guests alone.
         self._hosts = placed_hosts(plan) if any(True for _ in history.of(PartMerged)) else ()
-        self.onto = fleet_clocks(history).controllers if self._hosts else None
-        self._onto = self.onto or as_it_is
-        self.rollouts = rollouts_of(history, len(self._hosts))
+        self.clocks = fleet_clocks(history) if self._hosts else None
+        self._onto = self.clocks.controllers if self.clocks is not None else as_it_is
+        self.rollouts = rollouts_of(history, len(self._hosts), self.clocks)
         self.waves = {(w.cycle, g): w.number for one in self.rollouts for w in one.waves for g in w.guests}
         self._by = plan.rollout.by if plan.rollout is not None else None
         self._proof = None

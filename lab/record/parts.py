@@ -40,8 +40,9 @@ MACHINE = "machine"
 """The member of a host's details that tells machines apart."""
 
 FLEET = "fleet"
-"""The member with what a fleet's controller knows of a host: `cut_off`; `stops`; and `clock`, the samples of
-its MONOTONIC_RAW minus the controller's, each [from, to, low, high], ns; from and to are the controller's."""
+"""The member with what a fleet's controller knows of a host: `cut_off`; `stops`; `clock`, the samples of its
+MONOTONIC_RAW minus the controller's, each [from, to, low, high], ns; from and to are the controller's; and
+`apart`, the controller's own REALTIME minus its MONOTONIC_RAW at the end, ns."""
 
 
 def whole_plan(histories: Sequence[History]) -> Plan:
@@ -72,15 +73,17 @@ def write_merged(
     run_id: str,
     folder: Path,
     own: Sequence[tuple[HistoryEvent, Stamp]] = (),
+    span: tuple[Stamp, Stamp] | None = None,
 ) -> None:
     """Write the history that is made of these runs into `folder`. plan: their whole_plan(). own: events of
-    none of them, with their times. MachineError when it cannot be written."""
+    none of them, with their times. span: when the run began and ended, by the clock of who made it; None: by
+    those of its parts. MachineError when it cannot be written."""
     order = {cell.id: number for number, cell in enumerate(plan.cells)}
     parts = sorted(histories, key=lambda one: order[one.start.plan.cells[0].id])
     path = folder / EVENTS
     try:
         with path.open("x", encoding="utf-8", errors="replace") as file:
-            for line in _lines(parts, plan, run_id, own):
+            for line in _lines(parts, plan, run_id, own, span):
                 file.write(f"{line}\n")
             file.flush()
             os.fsync(file.fileno())
@@ -92,12 +95,18 @@ def write_merged(
 
 
 def _lines(
-    parts: Sequence[History], plan: Plan, run_id: str, own: Sequence[tuple[HistoryEvent, Stamp]]
+    parts: Sequence[History],
+    plan: Plan,
+    run_id: str,
+    own: Sequence[tuple[HistoryEvent, Stamp]],
+    span: tuple[Stamp, Stamp] | None,
 ) -> Iterator[str]:
     starts = [part.start for part in parts]
     tags = tuple(dict.fromkeys(tag for start in starts for tag in start.tags))
-    began = min((part.began for part in parts), key=lambda at: at.real_ns)
-    ended = max((part.ended for part in parts), key=lambda at: at.real_ns)
+    began, ended = span or (
+        min((part.began for part in parts), key=lambda at: at.real_ns),
+        max((part.ended for part in parts), key=lambda at: at.real_ns),
+    )
     machines = {_machine(start.host) for start in starts}
     calibration = starts[0].calibration if len(machines) == 1 else None
     sequence, cycles, at_once = 0, 0, bool(placed_hosts(plan))
@@ -177,13 +186,15 @@ def machines_of(parts: Sequence[PartRecord]) -> Mapping[str, str]:
 def fleet_clocks(history: History) -> FleetClocks:
     """The clocks of the hosts of a fleet, as its controller has measured them."""
     samples: dict[str, list[Sample]] = {}
+    apart_ns = None
     for part in history.of(PartMerged):
         details = part.host.details
         known = details.get(FLEET) or {}
+        apart_ns = known.get("apart", apart_ns)
         samples[str(details.get("host", ""))] = [
             Sample(first, last, Interval(low, high)) for first, last, low, high in known.get("clock", ())
         ]
-    return FleetClocks(samples)
+    return FleetClocks(samples, apart_ns)
 
 
 def part_record(part: PartMerged, history: History, iso: Callable[[int], str]) -> PartRecord:

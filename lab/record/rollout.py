@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 
 from lab.core.clock import Stamp
+from lab.core.fleet_clocks import FleetClocks
 from lab.core.history import (
     CycleBegan,
     CycleEnded,
@@ -63,13 +65,21 @@ def _changed(
     return replace(history, waves=(*history.waves[:-1], last))
 
 
-def rollouts_of(history: History, hosts: int = 0) -> list[RolloutHistory]:
-    """Every rollout that has begun. hosts: how many a fleet over hosts has; 0 for any other. RecordError for
-    an event of a rollout or of a wave that has not."""
-    if hosts:
-        each = [rollouts_of(own) for _, own in parts_of(history)]
-        many = max((len(one) for one in each), default=0)
-        return [over_hosts([one[n] for one in each if n < len(one)], hosts) for n in range(many)]
+def rollouts_of(history: History, hosts: int = 0, clocks: FleetClocks | None = None) -> list[RolloutHistory]:
+    """Every rollout that has begun. hosts, clocks: how many a fleet over hosts has, and their clocks; 0 and
+    None for any other. RecordError for an event of a rollout or of a wave that has not."""
+    if clocks is None:
+        return _rollouts(history)
+    each = [
+        _rollouts(own, partial(clocks.controllers_stamp, str(part.host.details.get("host", ""))))
+        for part, own in parts_of(history)
+    ]
+    many = max((len(one) for one in each), default=0)
+    return [over_hosts([one[n] for one in each if n < len(one)], hosts) for n in range(many)]
+
+
+def _rollouts(history: History, stamp: Callable[[Stamp], Stamp] = lambda at: at) -> list[RolloutHistory]:
+    """Those of one host. stamp: maps its clocks to those that the times are to be of."""
     found: list[RolloutHistory] = []
     for entry in history.entries:
         event = entry.event
@@ -77,7 +87,7 @@ def rollouts_of(history: History, hosts: int = 0) -> list[RolloutHistory]:
             if isinstance(event, RolloutPlanned):
                 found.append(RolloutHistory(event.seed, event.by, event.waves))
             elif isinstance(event, WaveReached | GateAsked | RolloutEnded):
-                found[-1] = _changed(found[-1], event, entry.at)
+                found[-1] = _changed(found[-1], event, stamp(entry.at))
         except IndexError:
             raise RecordError(
                 f"event {entry.seq} ({entry.kind}) is damaged: its rollout or its wave was not begun",

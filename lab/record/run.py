@@ -172,7 +172,7 @@ def judge(history: History) -> tuple[Run, list[CycleResult]]:
         results.append(repacked(result, obs))
     own = _run_findings(history)
     fleet = FleetFindings(history, plan, results)
-    timelines = event_timelines(history, results, fleet.onto)
+    timelines = event_timelines(history, results, fleet.clocks)
     whose = [result.observation.guest for result in results]
     histories = cell_histories(history)
     by_cell_events: dict[str, dict[str, list[Finding]]] = {cell.id: {} for cell in plan.parts}

@@ -12,12 +12,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import dask
 import psutil
 import pytest
+from cryptography import x509
 from typer.testing import CliRunner, Result
 
 from lab.cli.main import app
@@ -25,6 +27,7 @@ from lab.errors import UsageError
 from lab.hosts import cell_server, cell_task
 from lab.hosts.cluster import check_address
 from lab.hosts.machines import same
+from lab.hosts.ssh_cluster import made_certificate
 from lab.playbook import load
 from tests.unit.cell_stand_in import playbook
 from tests.unit.cell_worker import WAIT_S, LoopbackCluster, loopback_cluster
@@ -100,9 +103,13 @@ def hanging(cluster: LoopbackCluster, name: str = "rack-1") -> Iterator[int]:
 def test_cells_go_to_all_hosts_and_one_record_comes_back(
     two: LoopbackCluster, home: Path, tmp_path: Path
 ) -> None:
+    began = time.time()
     done = run(two, playbook(tmp_path / "book", THREE), "--json", "--repeat", "2")
     assert done.exit_code == 0, done.output
     found = record(done.stdout)
+    # By this machine's clock. What stands in for cells has another.
+    times = [datetime.fromisoformat(found[at]).timestamp() for at in ("started", "ended")]
+    assert began - 0.001 <= times[0] < times[1] <= time.time()
     assert [(cell["id"], cell["outcome"]) for cell in found["cells"]] == [
         (size, "passed") for size in THREE.split(", ")
     ]
@@ -391,3 +398,11 @@ def test_closed_addresses_are_taken(address: str) -> None:
 def test_an_address_with_a_path_is_none() -> None:
     with pytest.raises(UsageError, match="not a scheduler's address"):
         check_address("tls://rack:8786/status")
+
+
+def test_the_certificate_of_a_run_does_not_depend_on_a_hosts_clock() -> None:
+    """Of one that begins in 1970, as it has no clock of its own, or is years ahead."""
+    made = x509.load_pem_x509_certificate(made_certificate()[1].encode())
+    assert made.not_valid_before_utc.timestamp() == 0
+    assert made.not_valid_after_utc.year == 9999
+    made.verify_directly_issued_by(made)

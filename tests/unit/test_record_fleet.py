@@ -3,6 +3,7 @@ MONOTONIC_RAW are 1000 s apart."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import Any
 import pytest
 
 from lab.core.history import PartMerged
-from lab.core.units import NS_PER_S
+from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.core.verdict import Outcome
-from lab.record.journal import History, read_history
+from lab.record.journal import EVENTS, History, read_history
 from lab.record.parts import FLEET
 from lab.record.run import Run, judge
 from tests.unit.real_histories import unpacked
@@ -76,3 +77,44 @@ def test_each_event_has_the_guests_of_both_hosts(tmp_path: Path) -> None:
         assert event.approved.since_ns < event.frozen.since_ns < 15 * NS_PER_S
     assert [cycle.event for guest in run.guests for cycle in guest.cycles] == [e.id for e in run.events]
     assert [wave.events.approved for wave in run.rollouts[0].waves if wave.events] == [1, 1]
+
+
+def later(value: Any, by_ns: int) -> Any:
+    """An event as JSON, with every REALTIME in it moved."""
+    if isinstance(value, dict):
+        return {
+            name: one + by_ns if name.endswith("real_ns") and isinstance(one, int) else later(one, by_ns)
+            for name, one in value.items()
+        }
+    return [later(one, by_ns) for one in value] if isinstance(value, list) else value
+
+
+def with_realtime(folder: Path, ahead_ns: int) -> Run:
+    """The run, if the REALTIME of rack-2 had been ahead of the controller's."""
+    folder.mkdir()
+    file = unpacked("over-hosts", folder) / EVENTS
+    lines, there, apart_ns = [], False, 0
+    for line in file.read_text().splitlines():
+        event = json.loads(line)
+        if event["kind"] == "announced" and not apart_ns:
+            apart_ns = event["real_ns"] - event["raw_ns"]
+        if event["kind"] == "part":
+            there = event["host"]["details"]["host"] == "rack-2"
+            event["host"]["details"][FLEET]["apart"] = apart_ns
+        lines.append(json.dumps(later(event, ahead_ns) if there else event))
+    file.write_text("".join(f"{line}\n" for line in lines))
+    return judge(read_history(file.parent))[0]
+
+
+def test_a_host_with_another_realtime_moves_no_event_and_no_wave(tmp_path: Path) -> None:
+    """They are of the controller's, to which the hosts' MONOTONIC_RAW is mapped."""
+    same, ahead = (with_realtime(tmp_path / str(by), by * NS_PER_S) for by in (0, 7200))
+    assert ahead.events == same.events
+    assert ahead.rollouts == same.rollouts
+    assert ahead.outcome is same.outcome is Outcome.PASSED
+    for event in ahead.events:
+        assert event.published is not None
+        for moment in (event.frozen, event.resumed, *(one.resumed for one in event.members if one.affected)):
+            assert moment is not None and moment.since_ns is not None
+            passed_ns = moment.real_ns - event.published.real_ns
+            assert abs(passed_ns - moment.since_ns) < NS_PER_MS
