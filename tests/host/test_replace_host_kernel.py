@@ -121,7 +121,7 @@ def freezelab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabHostComma
     if os.environ.get("FREEZELAB_LAB_HOST") != "1":
         pytest.skip("minutes long: asked for by FREEZELAB_LAB_HOST=1")
     commands = LabHostCommands(tmp_path_factory.mktemp("home"))
-    started = commands("labhost", "up", "--cold", "--reserve", "384MiB")
+    started = commands("labhost", "up", "--reserve", "384MiB")
     assert started.returncode == 0, started.stderr
     yield commands
     if commands.kept.exists():
