@@ -144,7 +144,10 @@ class LabHostTests:
             done = runner.run(command, _FILE_S, check=False, on_line=self._line)
         except Interrupted:
             with shield():
-                self._shell.run(f"kill -{signal.SIGINT.name.removeprefix('SIG')} $(cat {_PID})")
+                pid, interrupt = f"$(cat {_PID})", signal.SIGINT.name.removeprefix("SIG")
+                # Its guests are gone when it has ended.
+                end = f"timeout {_LOOK_S:g} tail --pid={pid} -f /dev/null || true"
+                self._shell.run(f"kill -{interrupt} {pid} && {end}", 2 * _LOOK_S)
             raise
         return done.status, re.sub(r"^=+ | =+$", "", done.last_line)
 
