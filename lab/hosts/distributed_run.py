@@ -22,14 +22,13 @@ from lab.hosts import cell_task
 from lab.hosts.cell_server import CLEAN_UP_S
 from lab.hosts.cell_task import in_a_line
 from lab.hosts.cluster import Cluster
-from lab.hosts.parts import finished, folder_of, packed, without_record
+from lab.hosts.parts import finished, folder_of, packed, parts_folder, without_record
 from lab.hosts.worker_hosts import WorkerHost, asked
 from lab.ports import View
 from lab.process.clock import HostClock
 from lab.record.journal import History, read_history
 from lab.record.parts import MACHINE
 from lab.record.run import Run
-from lab.session import paths
 from lab.session.hosts_forecast import known_times
 from lab.session.lab_host_run import check as check_can_be_sent
 from lab.session.lab_host_run import check_folder
@@ -113,7 +112,7 @@ class HostsRun:
             try:
                 self._send()
                 self._place()
-                parts = paths.made(self._folder / "parts")
+                parts = parts_folder(self._id)
                 for folder, history in self._options.earlier:
                     shutil.copytree(folder, parts / folder.name)
                     self._histories.append(history)

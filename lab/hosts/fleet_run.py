@@ -28,7 +28,7 @@ from lab.hosts.fleet_events import FleetEvents
 from lab.hosts.fleet_host import FleetHost
 from lab.hosts.hosts_file import HostsFile
 from lab.hosts.link import AT_ONCE, NO_PROGRAM
-from lab.hosts.parts import finished, folder_of, packed, without_record
+from lab.hosts.parts import finished, packed, parts_folder, without_record
 from lab.hosts.worker_hosts import WorkerHost, check_version, distinct
 from lab.ports import View
 from lab.process.clock import HostClock
@@ -196,7 +196,7 @@ class FleetRun:
         """One cycle on all hosts that are there, announced if the playbook says so. False when there is none
         to freeze."""
         if self.events is None or number <= self._plan.control:
-            return self._freeze(number)
+            return self._freeze(number, frozen=number > self._plan.control)
         self._until(
             lambda: all(host.over or max(host.announced, host.done) >= number for host in self._hosts)
         )
@@ -214,15 +214,16 @@ class FleetRun:
         announced = self.events.announce(number - 1, guests, lambda guest: of[guest].over)
         for host in there:
             (host.go if announced else host.cancelled)()
-        frozen = self._freeze(number)
+        frozen = self._freeze(number, frozen=announced)
         if announced:
             self._until(lambda: all(host.over or host.back >= number for host in there))
             self.events.over([host.name for host in there if host.cut])
         return frozen
 
-    def _freeze(self, number: int) -> bool:
+    def _freeze(self, number: int, *, frozen: bool) -> bool:
         """Freeze all hosts that are there at one instant, when they are ready. False when none is. In a
-        rollout some have nobody to freeze; and nobody is frozen when a host is lost."""
+        rollout some have nobody to freeze; and nobody is frozen when a host is lost. frozen: False for a
+        cycle that has no freeze but all else."""
         self._until(lambda: all(host.over or max(host.ready, host.done) >= number for host in self._hosts))
         ready = [host for host in self._hosts if not host.over and host.ready >= number]
         rolls, until = self._plan.rollout is not None, time.monotonic() + PATIENCE_S
@@ -241,11 +242,12 @@ class FleetRun:
         if not read:
             return False
         instant = self._clock.now().raw_ns + LEAD_NS
-        if number > self._plan.control:
+        if frozen:
             self._instants[number - 1] = instant
         for host in read:
             host.freeze(instant)
-        self._view.note(f"cycle {number}: {len(read)} of {len(self._hosts)} hosts freeze at one instant")
+        do = "freeze at one instant" if frozen else "go on at one instant, without a freeze"
+        self._view.note(f"cycle {number}: {len(read)} of {len(self._hosts)} hosts {do}")
         self._clock.sleep_until(instant + AFTER_NS)
         self._read_clocks(read)
         return True
@@ -299,7 +301,7 @@ class FleetRun:
         self._until(lambda: all(host.over for host in self._hosts) or time.monotonic() > until)
 
     def _judged(self, interrupted: Interrupted | None) -> tuple[Run, Path]:
-        parts = paths.made(folder_of(self._id) / "parts")
+        parts = parts_folder(self._id)
         found: dict[str, History | str] = {}
         hurry = threading.Event()
         if interrupted:

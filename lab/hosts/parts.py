@@ -37,6 +37,11 @@ def folder_of(run: str) -> Path:
     return paths.made(paths.home() / "runs") / f".{run}"
 
 
+def parts_folder(run: str) -> Path:
+    """The folder in it for the records of its parts, created if needed."""
+    return paths.made(paths.made(folder_of(run), private=True) / "parts")
+
+
 def without_record(
     folder: Path, plan: Plan, cells: Sequence[str], tags: tuple[str, ...], host: Host, why: str, failure: str
 ) -> History:

@@ -141,7 +141,7 @@ class GuestSession:
         host = prepare_host(hypervisor, plan, images, home, self._view)
         self._host = host.facts()
         run = f"session-{secrets.token_hex(3)}"
-        folder = paths.made(home / "guests" / run)  # with their disks, so that `down` removes it
+        folder = paths.made(home / "guests" / run, private=True)  # with their disks: `down` removes it
         if not self._kept:
             self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
         method = plan.cycle.method

@@ -239,8 +239,8 @@ class Guests:
     def _prepare(self, spec: GuestSpec) -> PreparedGuest:
         settings = self._settings
         image = settings.images[spec.image_key]
-        folder = made(self._folder / spec.name)
         remote = self._hypervisor.remote
+        folder = made(made(self._folder, private=not remote) / spec.name)
         seed = write_seed(spec, image, self._public, folder, for_others=remote)
         emulator = emulator_for(spec, settings, self._hypervisor)
         emulated = FOR_TCG if settings.accelerator.accelerator is Accelerator.TCG else ()

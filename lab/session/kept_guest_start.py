@@ -75,7 +75,7 @@ def up(home: Path, options: UpOptions, views: Views) -> KeptGuest:
         with connect(None, home, clock=clock, ends=left_by_killed(home)) as hypervisor:
             host = prepare_host(hypervisor, plan, images, home, view, options.accelerator)
             run = f"kept-{secrets.token_hex(3)}"
-            folder = made(home / "guests" / run)
+            folder = made(home / "guests" / run, private=True)
             settings = replace(
                 host.settings(run, folder, options.boot_s),
                 kept_guest=True,

@@ -45,10 +45,11 @@ def home() -> Path:
     return made(home_path())
 
 
-def made(path: Path) -> Path:
-    """The folder `path`, created if needed. MachineError when that fails."""
+def made(path: Path, *, private: bool = False) -> Path:
+    """The folder `path`, created if needed. private: only this user enters a new one. MachineError when that
+    fails."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
     except OSError as error:
         raise MachineError(
             f"the folder cannot be created: {error.strerror}",

@@ -169,7 +169,7 @@ def _run(
 def recorded(plan: Plan, options: RunOptions, home: Path, clock: HostClock, begin: Begin) -> RunCourse:
     """Do a run's work, with a history of it. begin: returns the host's entry and the work; gets the run's id,
     its folder and its journal."""
-    run_id, folder = new_run_folder(home, plan.name, options.run_id)
+    run_id, folder = new_run_folder(home, plan.name, options.run_id, private=options.uri is None)
     course = RunCourse(folder)
     appended = partial(options.appended, folder) if options.appended is not None else None
     with FileJournal(folder, clock, appended) as journal:

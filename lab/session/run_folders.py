@@ -25,12 +25,13 @@ def new_run_id(name: str) -> str:
     return f"{moment}-{name[:40]}-{secrets.token_hex(2)}"
 
 
-def new_run_folder(home: Path, name: str, run_id: str = "") -> tuple[str, Path]:
-    """A new run's id and folder. run_id: a new_run_id() that was made before."""
+def new_run_folder(home: Path, name: str, run_id: str = "", *, private: bool = True) -> tuple[str, Path]:
+    """A new run's id and folder. run_id: a new_run_id() that was made before. private: False lets other users
+    enter it: QEMU of a libvirt of the system may run as one."""
     run_id = run_id or new_run_id(name)
     folder = made(home / "runs") / run_id
     try:
-        folder.mkdir()
+        folder.mkdir(mode=0o700 if private else 0o777)
     except OSError as error:
         raise MachineError(
             f"the run's folder cannot be created: {error.strerror}", where=str(folder)

@@ -1,8 +1,9 @@
 """Hosts without machines: each is a set of namespaces with its own sshd, ids and state folder.
 
-All of them share this machine's kernel, so their REALTIME is this machine's: the true offset is zero. Their
-MONOTONIC clocks may differ (time_namespaces(7)). The controller has a network namespace as well. Frames go
-between the two through this process, which delays them (the kernel may have no netem) or drops them.
+All of them share this machine's kernel, so their REALTIME is this machine's: the true offset is zero, or the
+seconds by which realtime_ahead.c has it ahead for all that SSH starts on a host. Their MONOTONIC clocks may
+differ (time_namespaces(7)). The controller has a network namespace as well. Frames go between the two through
+this process, which delays them (the kernel may have no netem) or drops them.
 """
 
 from __future__ import annotations
@@ -91,6 +92,16 @@ def sshd_program(folder: Path) -> str:
     return str(folder / "sshd")
 
 
+def realtime_ahead(seconds: int, folder: Path) -> Path:
+    """The library that has REALTIME so many seconds ahead, built in `folder`."""
+    made, source = folder / "realtime_ahead.so", Path(__file__).with_name("realtime_ahead.c")
+    if not (compiler := shutil.which("cc") or shutil.which("gcc")):
+        pytest.skip("there is no C compiler")
+    argv = [compiler, "-shared", "-fPIC", "-O2", f"-DAHEAD_S={seconds}", "-o", str(made), str(source)]
+    subprocess.run(argv, check=True, capture_output=True)
+    return made
+
+
 def in_namespace(process: int) -> list[str]:
     """The beginning of a command in this process's network namespace, which ends with this process."""
     return ["setpriv", "--pdeathsig", "KILL", "nsenter", f"--net=/proc/{process}/ns/net", "--"]
@@ -169,12 +180,20 @@ class HostWire:
 
 
 class NamespaceHost:
-    """A host. address: of its sshd, port 22. wire: to the controller."""
+    """A host. address: of its sshd, port 22. wire: to the controller. real_ahead_ns: its REALTIME minus this
+    machine's."""
 
     def __init__(
-        self, name: str, address: str, folder: Path, process: subprocess.Popen[bytes], wire: HostWire
+        self,
+        name: str,
+        address: str,
+        folder: Path,
+        process: subprocess.Popen[bytes],
+        wire: HostWire,
+        real_ahead_ns: int = 0,
     ) -> None:
         self.name, self.address, self.folder, self.process, self.wire = name, address, folder, process, wire
+        self.real_ahead_ns = real_ahead_ns
         self.cut_ns = self.healed_ns = 0
 
     @property
@@ -186,6 +205,12 @@ class NamespaceHost:
     def tmp(self) -> Path:
         """Its /tmp."""
         return Path(f"/proc/{self.process.pid}/root/tmp")
+
+    def inside(self) -> list[str]:
+        """The beginning of a command that is run on it, as root."""
+        of = f"/proc/{self.process.pid}/ns"
+        spaces = [f"--net={of}/net", f"--mount={of}/mnt", f"--pid={of}/pid_for_children"]
+        return ["setpriv", "--pdeathsig", "KILL", "nsenter", *spaces, "--"]
 
     def cut_in_a_command(self) -> None:
         """Cut its link as soon as the controller has started a command there."""
@@ -215,7 +240,7 @@ class NamespaceHost:
 
 
 class SshHosts:
-    """The controller's namespace, and hosts. A context manager."""
+    """The controller's namespace, and hosts. A context manager. controller: the process of that namespace."""
 
     def __init__(self, folder: Path) -> None:
         if os.geteuid() != 0:
@@ -230,6 +255,7 @@ class SshHosts:
         begin = "ip link set lo up; ip link add hosts0 type bridge; ip address add 10.77.0.1/24 dev hosts0; "
         begin += f"ip link set hosts0 up; touch {ready}; exec sleep infinity"
         self._controller = self._start(["unshare", "--net", "sh", "-c", begin], ready)
+        self.controller = self._controller.pid
         write_key(self.folder / "key", *make_key("controller"))
         (self.folder / "known_hosts").touch()
         return self
@@ -250,9 +276,11 @@ class SshHosts:
             time.sleep(0.01)
         return process
 
-    def add(self, name: str, boot: str = "", ahead_s: int = 0) -> NamespaceHost:
+    def add(
+        self, name: str, boot: str = "", ahead_s: int = 0, real_ahead_s: int = 0, more: str = ""
+    ) -> NamespaceHost:
         """A host. boot: its boot id, which no kernel gives it, one of its own by default. ahead_s: of its
-        MONOTONIC clocks."""
+        MONOTONIC clocks. real_ahead_s: of its REALTIME. more: lines of its sshd_config."""
         number = len(self.hosts) + 2
         folder = self.folder / name
         (folder / "state").mkdir(parents=True)
@@ -266,7 +294,9 @@ class SshHosts:
         (folder / "passwd").write_text(
             "\n".join([*users, "sshd:x:100:65534::/run/sshd:/usr/sbin/nologin"]) + "\n"
         )
-        (folder / "sshd_config").write_text(CONFIG.format(folder=folder))
+        if real_ahead_s:
+            more += f"SetEnv LD_PRELOAD={realtime_ahead(real_ahead_s, folder)}\n"
+        (folder / "sshd_config").write_text(CONFIG.format(folder=folder) + more)
         later = ["--time", "--monotonic", str(ahead_s), "--boottime", str(ahead_s)] if ahead_s else []
         apart = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", *later]
         argv = [*apart, "sh", "-c", INSIDE, "host", str(folder), self._sshd]
@@ -281,7 +311,8 @@ class SshHosts:
         public = " ".join((folder / "host_key.pub").read_text().split()[:2])
         with (self.folder / "known_hosts").open("a") as known:
             known.write(f"{address} {public}\n")
-        self.hosts.append(NamespaceHost(name, address, folder, process, wire))
+        real_ahead_ns = real_ahead_s * 1_000_000_000
+        self.hosts.append(NamespaceHost(name, address, folder, process, wire, real_ahead_ns))
         return self.hosts[-1]
 
     def _ip(self, process: subprocess.Popen[bytes], *words: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.host.other_user import attempts, closed
 from tests.host.ssh_hosts import NamespaceHost, SshHosts, in_namespace, ssh_hosts
 from tests.unit.cell_stand_in import playbook
 
@@ -87,6 +88,34 @@ def test_nothing_listens_beyond_the_loopback_and_nothing_secret_is_shown(
     assert controller.wait(WAIT_S) == 130
     controller.communicate()
     until(lambda: not cells_there(lab))
+
+
+def test_another_user_of_these_machines_can_do_nothing_to_a_run(lab: SshHosts, tmp_path: Path) -> None:
+    """Read a record or the playbook, signal or look into a process, steer the scheduler or a worker."""
+    lab.folder.chmod(0o755)  # so that only freezelab's own folders hide what is in them
+    controller = begun(lab, playbook(tmp_path / "book", "128MiB, 192MiB", m128MiB="hang"))
+    until(hangs(lab.hosts[0]))
+    tried, *could = attempts(
+        in_namespace(controller.pid), closed(lab.folder / "controller-state"), [controller.pid]
+    )
+    assert re.match(r"tried 1 processes, [3-9] ports", tried)  # the scheduler, and for each worker
+    for host in lab.hosts:
+        tried, *more = attempts(host.inside(), closed(host.state))
+        assert re.match(r"tried (\d{2,}|[5-9]) processes, [2-9] ports", tried)
+        could += more
+    controller.terminate()
+    assert controller.wait(WAIT_S) == 130
+    controller.communicate()
+    assert not could
+
+
+def test_a_host_whose_clock_is_an_hour_behind_has_a_worker(tmp_path: Path) -> None:
+    """The certificates of the run do not depend on it."""
+    with ssh_hosts() as lab:
+        lab.add("rack-1", real_ahead_s=-3600)
+        lab.file(lab.file().read_text().replace("lab.cli.main", "tests.unit.cell_worker"))
+        found = ended(begun(lab, playbook(tmp_path / "book", "128MiB, 192MiB")), 0)
+        assert [cell["outcome"] for cell in found["cells"]] == ["passed", "passed"]
 
 
 def test_a_host_whose_link_is_cut_is_freed_by_its_own_worker(lab: SshHosts, tmp_path: Path) -> None:

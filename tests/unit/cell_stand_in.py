@@ -74,6 +74,7 @@ def main(arguments: Sequence[str]) -> int:
         for cell in part.cells
     ]
     folder = write(runs, run, cells)
+    folder.chmod(0o700)  # as that of a run
     history = read_history(folder)
     lines = (folder / EVENTS).read_text().splitlines()
     lines[0] = line_of(RunStarted(SCHEMA, run, part, HOST, None, (), whole), 0, history.began)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -123,6 +124,7 @@ def test_cells_go_to_all_hosts_and_one_record_comes_back(
     # The parts are kept with the record, and nothing is left on the hosts.
     (folder,) = (home / "runs").iterdir()
     assert folder.name == found["id"]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert len(list((folder / "parts").iterdir())) == 3
     assert not [*two.home("rack-1").glob("runs/*"), *two.home("rack-2").glob("runs/*")]
     again = CliRunner().invoke(app, ["report", folder.name, "--json"])
