@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,10 +25,10 @@ from typing import Any
 
 import psutil
 
-from lab.record.journal import EVENTS
 from tests.campaign.hosts_scenes import (
     FAULTS,
     FROZEN_S,
+    HANDLERS,
     LOOK_S,
     RUN_S,
     STEP_S,
@@ -36,6 +37,7 @@ from tests.campaign.hosts_scenes import (
     Stage,
     scenes,
 )
+from tests.campaign.hosts_truth import down_together, untold, untrue
 from tests.host.ssh_hosts import SshHosts, in_namespace
 
 
@@ -44,10 +46,17 @@ def played(scene: Scene, width: int = 100) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="fl-h-") as folder, SshHosts(Path(folder)) as lab:
         lab.folder.chmod(0o755)  # so that only freezelab's own folders hide what is in them
         for number in range(1, scene.hosts + 1):
-            lab.add(f"rack-{number}", ahead_s=scene.ahead_s if number == 1 else 0)
+            first = number == 1
+            lab.add(
+                f"rack-{number}",
+                ahead_s=scene.ahead_s if first else 0,
+                real_ahead_s=scene.real_ahead_s if first else 0,
+            )
         book = lab.folder / "book" / "p.yaml"
         book.parent.mkdir()
         book.write_text(scene.playbook)
+        for handler in HANDLERS:
+            shutil.copy(handler, book.parent)
         if scene.at == "send":
             (book.parent / "large").write_bytes(os.urandom(20 << 20))
         began = time.monotonic()
@@ -80,11 +89,12 @@ def played(scene: Scene, width: int = 100) -> dict[str, Any]:
         fault.join(40)
         for reader in readers:
             reader.join(5)
-        found["shown"] = stage.shown
+        found["shown"] = [*stage.shown, *(line for line in stage.could if not line.startswith("tried"))]
+        found["tried"] = [line.split(", /")[0] for line in stage.could if line.startswith("tried")]
         found["said"] = "".join(stage.said).strip().splitlines()[-12:]
         found["record"] = _record(out, lab)
-        found["untrue"] = _untrue(lab)
-        found["down together"] = _down_together(lab) if scene.kind == "rollout" else []
+        found["untrue"] = [*untrue(lab), *untold(lab)]
+        found["down together"] = down_together(lab) if "rollout" in scene.kind else []
         settled = time.monotonic()
         while _left(stage) and time.monotonic() < settled + scene.settle_s:
             time.sleep(0.2)
@@ -103,6 +113,9 @@ def played(scene: Scene, width: int = 100) -> dict[str, Any]:
         if parts:  # of a controller that was killed
             done = lab.run("merge", *map(str, parts))
             found["merged"] = [done.returncode, *done.stdout.splitlines()[:3], *done.stderr.splitlines()]
+        if scene.resumes:
+            found["resumed"] = _resumed(stage, book)
+            found["left then"] = [*found.get("left then", ()), *_left(stage)]
         for process in stage.there():
             with suppress(psutil.Error):
                 process.kill()
@@ -117,6 +130,7 @@ def _wrong(scene: Scene, found: dict[str, Any]) -> list[str]:
     if found.get("left then") or (found["left"] and scene.settle_s):
         wrong.append("something is left")
     wrong += [*found["untrue"], *found["down together"]]
+    wrong += [line for line in found.get("resumed", ()) if line.startswith("WRONG")]
     wrong += [line for line in found["said"] if line.startswith("CAMPAIGN")]
     if found["shown"]:
         wrong.append("something is shown to others")
@@ -203,6 +217,41 @@ class _Frozen(threading.Thread):
         }
 
 
+def _resumed(stage: Stage, book: Path) -> list[str]:
+    """Go on with the cells that the run lacks. What became of it, in lines."""
+    lab = stage.lab
+    (first,) = (lab.folder / "controller-state/runs").glob("2*")
+    lacks = {
+        one["cell"]
+        for one in json.loads((first / "run.json").read_text())["findings"]
+        if one["outcome"] != "passed"
+    }
+    given = ["run", str(book), "--hosts", str(lab.folder / "hosts.yaml"), "--json", "--resume", first.name]
+    done = lab.run(*given, timeout_s=RUN_S)
+    if not done.stdout:
+        return [f"WRONG: exit {done.returncode}: {done.stderr}"]
+    run = json.loads(done.stdout)
+    parts = {part["cells"][0]: part for part in run["parts"]}
+    again = sorted(cell for cell, part in parts.items() if not part["run"].startswith(first.name))
+    found = [
+        f"exit {done.returncode}, {run['outcome']}; run again: {', '.join(again)}",
+        *(f"{cell}: {part['run']} on {part['host']['details']['host']}" for cell, part in parts.items()),
+        *(f"{one['cell']}: {one['why']}" for one in run["findings"] if one["outcome"] != "passed"),
+    ]
+    if done.returncode not in (0, 3):
+        found.append("WRONG: its exit code")
+    if not set(again) <= lacks:
+        found.append(f"WRONG: run again, and not lacking: {set(again) - lacks}")
+    found += [
+        f"WRONG: {guest['cell']} has no pause, or several"
+        for guest in run["guests"]
+        if [cycle["pause"] is not None for cycle in guest["cycles"]] != [True]
+    ]
+    if len(run["guests"]) != len(run["cells"]) or len(parts) != len(run["cells"]):
+        found.append(f"WRONG: {len(run['guests'])} guests in {len(parts)} parts")
+    return found
+
+
 def _record(out: Sequence[str], lab: SshHosts) -> dict[str, Any]:
     """The essentials of the run's record."""
     text = "".join(out)
@@ -228,53 +277,20 @@ def _record(out: Sequence[str], lab: SshHosts) -> dict[str, Any]:
             ]
             for guest in run["guests"]
         },
+        "offsets": {
+            f"{guest['cell']}/{guest['name']}": [
+                [_bounds(cycle["offset"][at]) for at in ("before", "at_resume", "final")]
+                for cycle in guest["cycles"]
+            ]
+            for guest in run["guests"]
+        },
+        "took": f"{run['started'][11:19]} to {run['ended'][11:19]}",
     }
 
 
-def _untrue(lab: SshHosts) -> list[str]:
-    """The cycles in which what the record says of how far apart hosts stopped excludes the truth. That is
-    known: the hosts have this machine's REALTIME."""
-    wrong = []
-    for path in (lab.folder / "controller-state/runs").glob("2*/run.json"):
-        stops: dict[int, list[tuple[int, int, int, int]]] = {}
-        for part in json.loads(path.read_text())["parts"]:
-            fleet = part["host"]["details"].get("fleet", {"stops": []})
-            lines = (path.parent / "parts" / part["run"] / EVENTS).read_text().splitlines()
-            calls = [json.loads(line) for line in lines if '"kind":"stop"' in line]
-            for stop in fleet["stops"]:
-                real = [call["call"] for call in calls if call["cycle"] == stop["cycle"]]
-                began = min(call["called"]["real_ns"] for call in real)
-                ended = max(call["returned"]["real_ns"] for call in real)
-                stops.setdefault(stop["cycle"], []).append((stop["low_ns"], stop["high_ns"], began, ended))
-        for cycle, hosts in stops.items():
-            wrong += [
-                f"cycle {cycle}: stopped {low} to {high} ns after the instant, beside {other}"
-                for low, high, began, ended in hosts
-                for other in hosts
-                if high - other[0] < began - other[3] or low - other[1] > ended - other[2]
-            ]
-    return wrong
-
-
-def _down_together(lab: SshHosts) -> list[str]:
-    """The pairs of guests, each a domain, that stood still at the same time, by this machine's REALTIME."""
-    spans = set()
-    for file in (
-        *lab.folder.glob("*/runs/2*/**/events.jsonl"),
-        *lab.folder.glob("*/state/runs/2*/events.jsonl"),
-    ):
-        events = [json.loads(line) for line in file.read_text().splitlines()]
-        back = {(event["guest"], event["cycle"]): event for event in events if event["kind"] == "resume"}
-        for stop in (event for event in events if event["kind"] == "stop"):
-            if resume := back.get((stop["guest"], stop["cycle"])):
-                began, ended = stop["call"]["called"], resume["call"]["returned"]
-                spans.add((began["real_ns"], ended["real_ns"], stop["guest"]))
-    return [
-        f"{one[2]} and {other[2]} were down together"
-        for one in spans
-        for other in spans
-        if one[2] < other[2] and one[0] < other[1] and other[0] < one[1]
-    ]
+def _bounds(offset: dict[str, int] | None) -> str:
+    """In milliseconds."""
+    return f"{offset['low_ns'] / 1e6:+.1f}…{offset['high_ns'] / 1e6:+.1f}" if offset else "none"
 
 
 def _left(stage: Stage) -> list[str]:

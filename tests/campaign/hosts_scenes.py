@@ -7,7 +7,8 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,32 +16,53 @@ from typing import Any
 import psutil
 
 from lab.hosts.cell_server import NAME
-from tests.host.ssh_hosts import NamespaceHost, SshHosts
+from tests.host.other_user import attempts, closed
+from tests.host.ssh_hosts import ROOT, NamespaceHost, SshHosts, in_namespace
 
 RUN_S, SETTLE_S, STEP_S, LOOK_S = 420.0, 100.0, 120.0, 0.01
 FROZEN_S = 1.0
 
-FLEET = """
-name: fleet
-hosts: [{hosts}]
-guests: [{guests}]
-resync: none
+CYCLE = """resync: {resync}
 repeat: {repeat}
-cycle: {{patch: {{hold: {hold}}}, budget: {budget}, settle: 0s, before: 1s, watch: {watch}}}
+cycle: {{patch: {patch}, budget: {budget}, settle: 0s, before: 1s, watch: {watch}}}
 """
-CELLS = """
-name: cells
-resync: none
-repeat: {repeat}
-matrix: {{memory: [192MiB, 256MiB, 320MiB]}}
-cycle: {{patch: {{hold: {hold}}}, budget: {budget}, settle: 0s, before: 1s, watch: {watch}}}
-"""
-ROLLOUT = FLEET.replace(
-    "guests: [{guests}]",
-    "fleet: {{guests: [{guests}], availability_sets: [{{name: web, guests: [web], update_domains: {count},"
-    " fault_domains: hosts}}]}}\nrollout: {{gates: [{{command: 'true'}}]}}",
+FLEET = "name: fleet\nhosts: [{hosts}]\nguests: [{{name: web, count: {count}}}]\n" + CYCLE
+CELLS = "name: cells\nmatrix: {{memory: [192MiB, 256MiB, 320MiB]}}\n" + CYCLE
+IN_A_SET = FLEET.replace(
+    "guests: [{{name: web, count: {count}}}]",
+    "fleet: {{guests: [{{name: web, count: {count}}}], availability_sets: [{{name: web, guests: [web],"
+    " update_domains: {count}, fault_domains: hosts}}]}}",
 )
-BOOKS = {"fleet": FLEET, "cells": CELLS, "rollout": ROLLOUT}
+ROLLS = "rollout: {{gates: [{{command: '{gate}'}}], gate_within: 3s}}\n"
+TELLS = "announce: {{notice: {notice}, handler: [{handler}]{more}}}\n"
+BOOKS = {
+    "fleet": FLEET,
+    "cells": CELLS,
+    "rollout": IN_A_SET + ROLLS,
+    "announced": IN_A_SET + TELLS,
+    "announced-rollout": IN_A_SET + ROLLS + TELLS,
+}
+USUAL: Mapping[str, Any] = {
+    "resync": "none",
+    "repeat": 1,
+    "hold": "3s",
+    "patch": "{{hold: {hold}}}",
+    "budget": "30s",
+    "watch": "3s",
+    "gate": "true",
+    "notice": "8min",
+    "handler": "./drain.py",
+    "more": "",
+}
+HANDLERS = (ROOT / "examples/drain.py", ROOT / "tests/host/acknowledge_for_others.py")
+"""What is put beside the playbook of an announcement."""
+
+UNANSWERED = ("handler", "./drain.py, --watch-only")
+AGENT = ("resync", "agent")
+LONG = ("hold", "20s")
+BY_OTHERS = ("handler", "./acknowledge_for_others.py")
+CANCELLED = ("more", ", cancel_after: 3min")
+REBOOTS = ("patch", "{command: ['true'], deadline: 5s, impact: reboot}")
 
 
 @dataclass(frozen=True)
@@ -48,7 +70,9 @@ class Scene:
     """kind: of the run. at: a step of STEPS. what: a fault of FAULTS. book: what the playbook has beside the
     usual. why: a pattern for a reason in the record, or in what the controller says. options: of `run`.
     settle_s: how long hosts may take until nothing is left on them; 0: something is left for `recover`.
-    ahead_s: how far the first host's MONOTONIC clocks are ahead."""
+    ahead_s, real_ahead_s: how far the first host's MONOTONIC clocks and its REALTIME are ahead. resumes: a
+    second run goes on with the cells that the first lacks. name: tells it from others. ends: its exit codes,
+    when they are others than usual."""
 
     kind: str
     at: str
@@ -59,14 +83,20 @@ class Scene:
     options: tuple[str, ...] = ()
     settle_s: float = SETTLE_S
     ahead_s: int = 0
+    real_ahead_s: int = 0
+    resumes: bool = False
+    name: str = ""
+    ends: tuple[int, ...] = ()
 
     @property
     def label(self) -> str:
-        return f"{self.kind}/{self.what} at {self.at}"
+        return f"{self.kind}{self.name and '+'}{self.name}/{self.what} at {self.at}"
 
     @property
     def exits(self) -> tuple[int, ...]:
         """The exit codes that are right."""
+        if self.ends:
+            return self.ends
         early = self.at in ("connect", "send", "child")
         if self.what == "kill-controller":
             return (-signal.SIGKILL,)
@@ -78,16 +108,16 @@ class Scene:
 
     @property
     def playbook(self) -> str:
-        of = {"hold": "3s", "watch": "3s", "repeat": 1, "budget": "30s"}
-        of["count"] = self.hosts
-        of["guests"] = f"{{name: web, count: {self.hosts}}}"
+        of: dict[str, Any] = {**USUAL, **dict(self.book), "count": self.hosts}
+        of["patch"] = of["patch"].format(hold=of["hold"]) if "hold" in of["patch"] else of["patch"]
         of["hosts"] = ", ".join(f"rack-{number}" for number in range(1, self.hosts + 1))
-        return BOOKS[self.kind].format(**{**of, **dict(self.book)})
+        return BOOKS[self.kind].format(**of)
 
 
 @dataclass
 class Stage:
-    """What is going on. victim: the host that it is done to. said: what the controller has said so far."""
+    """What is going on. victim: the host that it is done to. said: what the controller has said so far.
+    could: what another user could do."""
 
     lab: SshHosts
     scene: Scene
@@ -96,6 +126,7 @@ class Stage:
     said: list[str] = field(default_factory=list)
     done_s: float = 0.0
     shown: list[str] = field(default_factory=list)
+    could: list[str] = field(default_factory=list)
 
     def there(self, host: NamespaceHost | None = None) -> list[psutil.Process]:
         """The processes of freezelab and QEMU on a host, or on all."""
@@ -144,8 +175,8 @@ class Stage:
 
 def _after(kind: str, seconds: float) -> Callable[[Stage], bool]:
     def over(stage: Stage) -> bool:
-        events = stage.victim.told(kind)
-        return bool(events) and time.time_ns() - events[0]["real_ns"] > seconds * 1e9
+        events, now_ns = stage.victim.told(kind), time.time_ns() + stage.victim.real_ahead_ns
+        return bool(events) and now_ns - events[0]["real_ns"] > seconds * 1e9
 
     return over
 
@@ -157,6 +188,7 @@ STEPS: dict[str, Callable[[Stage], bool]] = {
     "child": lambda stage: stage.child() is not None,
     "boot": lambda stage: stage.told("run-start"),
     "booted": lambda stage: stage.told("boot"),
+    "scheduled": lambda stage: stage.has_said(r" announce "),
     "before": lambda stage: stage.told("cycle"),
     "order": lambda stage: stage.has_said("freeze at one instant"),
     "freeze": lambda stage: stage.told("freeze"),
@@ -246,6 +278,17 @@ def _cut_and_stop(stage: Stage) -> None:
     stage.victim.wire.is_cut = False
 
 
+def by_another_user(stage: Stage) -> list[str]:
+    """What nobody can do on each host and on the controller's machine, while the run goes on."""
+    lab = stage.lab
+    begun = psutil.Process(stage.controller.pid).children(recursive=True)
+    here = [stage.controller.pid, *(one.pid for one in begun)]
+    with ThreadPoolExecutor() as pool:
+        on_hosts = [pool.submit(attempts, host.inside(), closed(host.state)) for host in lab.hosts]
+        found = attempts(in_namespace(lab.controller), closed(lab.folder / "controller-state"), here)
+        return found + [line for one in on_hosts for line in one.result()]
+
+
 FAULTS: dict[str, Callable[[Stage], None]] = {
     "nothing": lambda _: None,
     "cut": _cut,
@@ -261,6 +304,7 @@ FAULTS: dict[str, Callable[[Stage], None]] = {
     "kill-all": _all_dead,
     "kill-controller": lambda stage: stage.controller.kill(),
     "recover": lambda stage: stage.recover(),
+    "other-user": lambda stage: stage.could.extend(by_another_user(stage)),
     "interrupt": lambda stage: _interrupt(stage, 1),
     "interrupt-twice": lambda stage: _interrupt(stage, 2),
     "interrupt-often": lambda stage: _interrupt(stage, 8, 0.1),
@@ -302,4 +346,54 @@ def scenes() -> list[Scene]:
     found += [Scene("rollout", step, what) for step in ("freeze", "between cycles") for what in broken]
     found.append(Scene("fleet", "watch", "nothing", hosts=2, ahead_s=2))
     found.append(Scene("fleet", "boot", "kill-qemu", "cannot be started|has ended", hosts=3))
+    return [*found, *_other_realtime(), *_announced(), *_resumed(), *_rebooting()]
+
+
+def _other_realtime() -> list[Scene]:
+    """The first host's REALTIME is two seconds ahead, or an hour behind."""
+    off = Scene("fleet", "watch", "nothing", book=(AGENT,), real_ahead_s=2, name="clock")
+    return [
+        off,
+        replace(off, kind="cells"),
+        replace(off, kind="cells", real_ahead_s=-3600, name="clock-behind"),
+        replace(off, kind="announced", book=(AGENT, UNANSWERED)),
+        replace(off, kind="announced-rollout", at="freeze", what="cut-8s"),
+    ]
+
+
+def _announced() -> list[Scene]:
+    """Events of one set over both hosts that nobody acknowledges; and of update domains."""
+    silent, found = (AGENT, UNANSWERED), list[Scene]()
+    for step in ("booted", "scheduled", "before", "freeze", "patch", "watch", "fetch"):
+        found += [Scene("announced", step, what, book=silent) for what in (*ALWAYS, "kill-child")]
+    for step in ("scheduled", "before", "freeze", "watch", "between cycles"):
+        for what in ("cut-30s", "cut-8s", "kill-child", "interrupt", "kill-controller"):
+            found.append(Scene("announced-rollout", step, what, book=(AGENT,)))
+    found.append(Scene("announced", "start", "nothing", book=silent))
+    found.append(Scene("announced-rollout", "start", "nothing", book=(AGENT, BY_OTHERS), name="by-others"))
+    found.append(Scene("announced", "patch", "other-user", book=(AGENT, LONG)))
+    for what in ("nothing", "cut-8s", "cut-30s", "kill-child", "interrupt"):
+        found.append(Scene("announced", "scheduled", what, book=(*silent, CANCELLED), name="cancelled"))
     return found
+
+
+def _resumed() -> list[Scene]:
+    """A host is lost, and another run goes on with the cells that are missing."""
+    losses = (("cut", "freeze"), ("kill-child", "freeze"), ("kill-worker", "patch"), ("cut-30s", "boot"))
+    cells = [Scene("cells", at, what, resumes=True, settle_s=0.0, name="resumed") for what, at in losses]
+    return [*cells, Scene("cells", "freeze", "interrupt", resumes=True, name="resumed")]
+
+
+def _rebooting() -> list[Scene]:
+    """Guests that are shut down and started again, and gates that fail."""
+    boots, found = (AGENT, REBOOTS, ("watch", "8s")), list[Scene]()
+    for kind, steps in (("fleet", ("boot", "order", "watch")), ("rollout", ("order", "between cycles"))):
+        found.append(Scene(kind, "start", "nothing", book=boots, name="reboot"))
+        for step in steps:
+            for what in ("cut-30s", "kill-child", "interrupt", "kill-controller"):
+                found.append(Scene(kind, step, what, book=boots, name="reboot"))
+    first, second = (("gate", f'[ $(hostname) != "web-{number}" ]') for number in (0, 1))
+    for kind in ("rollout", "announced-rollout"):
+        found.append(Scene(kind, "start", "nothing", "gate", (AGENT, first), name="first-gate", ends=(1,)))
+        found.append(Scene(kind, "start", "nothing", "gate", (AGENT, second), name="second-gate", ends=(1,)))
+    return [*found, *(Scene(kind, "patch", "other-user", book=(LONG,)) for kind in ("fleet", "cells"))]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from lab.core.clock import Interval
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.session import kept_guests
 from tests.host.libvirtd import longer
-from tests.host.ssh_hosts import ROOT, SshHosts, ssh_hosts
+from tests.host.other_user import attempts, closed
+from tests.host.ssh_hosts import ROOT, SshHosts, in_namespace, ssh_hosts
 
 
 @pytest.fixture
@@ -38,14 +40,18 @@ def fails(found: dict[str, Any]) -> dict[str, str]:
 
 
 def test_offsets_contain_the_truth_over_uneven_links(lab: SshHosts) -> None:
-    """The hosts' REALTIME is this machine's, so the truth is zero. One link is slow in one direction; the
-    clock that readings are extrapolated by is two seconds ahead on another host."""
-    slow, ahead = lab.hosts[1], lab.add("ahead", ahead_s=2)
+    """How far the hosts' REALTIME is from this machine's is known. One link is slow in one direction; the
+    clock that readings are extrapolated by is two seconds ahead on another host, and REALTIME on a third."""
+    slow, ahead, off = lab.hosts[1], lab.add("ahead", ahead_s=2), lab.add("off", real_ahead_s=2)
     slow.wire.there_s, slow.wire.back_s = 0.03, 0.002
     found, status = checked(lab, lab.file())
     clocks = {name: host["clock"] for name, host in found["hosts"].items()}
-    for clock in clocks.values():
-        assert clock["offset_low_ns"] <= 0 <= clock["offset_high_ns"]
+    for host in lab.hosts:
+        clock = clocks[host.name]
+        assert clock["offset_low_ns"] <= host.real_ahead_ns <= clock["offset_high_ns"]
+    (told,) = (one for one in found["problems"] if "ahead of this machine's" in one["what"])
+    assert told["hosts"] == [off.name]
+    assert not told["fails"]
     assert clocks[slow.name]["round_trip_least_ns"] >= 32_000_000
     assert clocks[slow.name]["offset_high_ns"] >= 28_000_000  # no symmetry is assumed
     width = clocks[ahead.name]["offset_high_ns"] - clocks[ahead.name]["offset_low_ns"]
@@ -197,37 +203,58 @@ fleet:
   guests: [{name: web, count: 2}]
   availability_sets: [{name: web, guests: [web], update_domains: 2, fault_domains: hosts}]
 rollout: {gates: [{command: "true"}]}
-announce: {notice: 20min, handler: [./drain.py]}
+announce: {notice: 20min, handler: [./acknowledge_for_others.py]}
 resync: agent
 cycle: {patch: {hold: 1s}, settle: 0s, before: 1s, watch: 3s}
 """
 
 
+def tried_in_a_freeze(lab: SshHosts) -> list[str]:
+    """What another user could do on each host, and on the controller's machine, while a guest is frozen."""
+    lab.folder.chmod(0o755)  # so that only freezelab's own folders hide what is in them
+    end = time.monotonic() + 200
+    while not any(host.told("freeze") for host in lab.hosts) and time.monotonic() < end:
+        time.sleep(0.05)
+    found = attempts(in_namespace(lab.controller), closed(lab.folder / "controller-state"), [lab.controller])
+    for host in lab.hosts:
+        found += attempts(host.inside(), closed(host.state))
+    return found
+
+
 @pytest.mark.guest
 def test_update_domains_on_two_hosts_are_told_and_down_one_at_a_time() -> None:
-    """rack-2's MONOTONIC_RAW is 1000 s ahead. REALTIME is that of the whole machine, so it has the truth. The
-    guest of each domain acknowledges to the one metadata service before the 20 s of its notice are over."""
+    """rack-2's MONOTONIC_RAW is 1000 s ahead, its REALTIME two: that of this machine has the truth. The guest
+    on the other host acknowledges for each domain, to the one metadata service, before the 20 s of its notice
+    are over. Meanwhile another user can do nothing."""
     with ssh_hosts("rack-1") as lab:
-        lab.add("rack-2", ahead_s=1000)
+        second = lab.add("rack-2", ahead_s=1000, real_ahead_s=2)
         folder = lab.folder / "playbook"
         folder.mkdir()
         (folder / "fleet.yaml").write_text(ROLLOUT)
-        shutil.copy(ROOT / "examples" / "drain.py", folder)
+        shutil.copy(ROOT / "tests" / "host" / "acknowledge_for_others.py", folder)
+        could: list[str] = []
+        other = threading.Thread(target=lambda: could.extend(tried_in_a_freeze(lab)), daemon=True)
+        other.start()
         done = lab.run("run", str(folder / "fleet.yaml"), "--hosts", str(lab.file()), "--json", timeout_s=250)
         assert done.stdout, done.stderr
+        other.join()
+        assert [line.split()[0] for line in could] == ["tried"] * 3
         run = json.loads(done.stdout)
         (rollout,) = run["rollouts"]
         assert rollout["ended"] == "complete", rollout
         assert [wave["state"] for wave in rollout["waves"]] == ["done", "done"]
         (back,), (frozen,) = lab.told("resume", "web-0"), lab.told("stop", "web-1")
-        apart_ns = frozen["call"]["called"]["real_ns"] - back["call"]["returned"]["real_ns"]
+        frozen_ns = frozen["call"]["called"]["real_ns"] - second.real_ahead_ns
+        apart_ns = frozen_ns - back["call"]["returned"]["real_ns"]
         assert apart_ns > 0
         members = {event["resources"][0]: event["members"] for event in run["events"]}
         assert sorted(members) == ["web-0", "web-1"]
         for guest, given in members.items():  # one group over both hosts: both are told, if only of its start
             told = [one["guest"] for one in given if one["seen"] or one["seen_started"]]
             assert sorted(told) == ["web-0", "web-1"], given
-            assert [one["guest"] for one in given if one["approved"]] == [guest]
+            assert [one["guest"] for one in given if one["approved"]] == [*({"web-0", "web-1"} - {guest})]
+        passed = [event["frozen"]["real_ns"] - event["published"]["real_ns"] for event in run["events"]]
+        assert all(0 < ns < 25 * NS_PER_S for ns in passed), passed
         proof = run["one_at_a_time"]
         assert proof["outcome"] != "failed", proof
         assert proof["nearest"]["ns"] <= apart_ns + NS_PER_MS
