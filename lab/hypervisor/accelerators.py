@@ -34,6 +34,9 @@ _UNSURE_KERNEL, _SURE_QEMU = (6, 12), (10,)
 _BOOT_S = 30.0
 """Time limit for a kernel to print PROOF: it takes about 1 s on KVM, 10-20 s nested in an emulated host."""
 
+RESULT = "accelerator.json"
+"""The stored result, in the state folder."""
+
 _VERSION_S = 10.0
 _MEMORY = "freezelab.accelerator/1"
 
@@ -123,7 +126,7 @@ def _without_boot(device: Path) -> Choice | None:
 def _with_boot(
     emulator: Path, kernel: Path, state: Path, progress: Callable[[str], None], device: Path, boot_s: float
 ) -> Choice:
-    memory, key = state / "accelerator.json", _key(emulator, device)
+    memory, key = state / RESULT, _key(emulator, device)
     known = _recall(memory, key)
     if known is None:
         progress(f"testing once whether KVM boots a guest here (at most {boot_s:g} s)")

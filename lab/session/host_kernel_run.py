@@ -37,7 +37,7 @@ from lab.guest.watcher import GuestWatcher
 from lab.host import chronyd
 from lab.host import facts as host_facts
 from lab.host.chronyd import Chronyd
-from lab.hypervisor.accelerators import take_pace
+from lab.hypervisor.accelerators import RESULT, take_pace
 from lab.hypervisor.domain_status import ENDED
 from lab.hypervisor.kexec.line import KernelLine
 from lab.hypervisor.kexec.replacement import LabHostGuest, ReplaceHostKernel
@@ -132,7 +132,7 @@ class KernelRun:
         if self._shell.run(RUNNING).strip():
             raise Refused("a run goes on in it", where="lab host", hint="wait for its end")
         self._view.phase("check")
-        take_pace(self._shell.run(f"cat {STATE}/accelerator.json 2>/dev/null || true"))
+        take_pace(self._shell.run(f"cat {STATE}/{RESULT} 2>/dev/null || true"))
         for release in dict.fromkeys(self._spec.kernels):
             self._ask("check", release, str(self._guest.memory_bytes))
 

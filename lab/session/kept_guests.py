@@ -18,6 +18,7 @@ from typing import Any
 from lab.core.scheduled.instance import InstanceInfo, size_name
 from lab.errors import RecordError, UsageError
 from lab.guest.address import Address
+from lab.hypervisor.accelerators import RESULT, take_pace
 from lab.hypervisor.domain_status import ENDED, domain_status
 from lab.image.seed import USER_NETWORK
 from lab.process.runner import quote
@@ -96,10 +97,13 @@ def read_all(home: Path) -> list[KeptGuest]:
 
 
 def find(home: Path, name: str) -> KeptGuest:
-    """The kept guest of this name. UsageError when there is none, with the existing names."""
+    """The kept guest of this name. UsageError when there is none, with the existing names. Time limits are
+    then scaled to this host, as when the guest was started."""
     there = read_all(home)
     for guest in there:
         if guest.name == name:
+            with suppress(OSError):
+                take_pace((home / RESULT).read_text(encoding="utf-8"))
             return guest
     names = ", ".join(guest.name for guest in there)
     raise UsageError(

@@ -12,9 +12,11 @@ from typer.testing import CliRunner
 
 from lab.cli.main import app
 from lab.errors import HypervisorError, RecordError, Refused, UsageError
+from lab.hypervisor.accelerators import RESULT
 from lab.hypervisor.domain_status import domain_status
 from lab.ports import NullView
 from lab.process.clock import HostClock
+from lab.process.pace import PACE, USUAL_S
 from lab.record.journal import NullJournal
 from lab.report.listings import render_kept_guests
 from lab.session import drift_study, kept_guests
@@ -36,6 +38,19 @@ def test_a_kept_guest_is_found_again_and_leaves_nothing(tmp_path: Path) -> None:
     kept_guests.remove_files(tmp_path, made)
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
     assert kept_guests.read_all(tmp_path) == []
+
+
+def test_limits_of_a_command_on_a_kept_guest_follow_from_the_measured_boot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where KVM is emulated: freezelab drift gave up there."""
+    monkeypatch.setattr(PACE, "factor", 1.0)
+    keep(tmp_path)
+    kept_guests.find(tmp_path, "web-0")
+    assert PACE.factor == 1.0
+    (tmp_path / RESULT).write_text('{"kvm_boots": true, "first_line_s": 6.0}')
+    kept_guests.find(tmp_path, "web-0")
+    assert PACE.factor == pytest.approx(6.0 / USUAL_S)
 
 
 def test_an_unknown_kept_guest_is_refused_and_the_known_ones_are_named(tmp_path: Path) -> None:
