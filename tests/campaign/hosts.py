@@ -164,7 +164,7 @@ def _do(stage: Stage, began: float) -> None:
 def _shown(stage: Stage) -> list[str]:
     """What listens beyond a loopback, but for sshd, and what of the playbook another user can read."""
     found = []
-    for pid in (stage.controller.pid, *(host.process.pid for host in stage.lab.hosts)):
+    for pid in (stage.lab.controller, *(host.process.pid for host in stage.lab.hosts)):
         table = subprocess.run(
             [*in_namespace(pid), "ss", "-Hltun"], capture_output=True, text=True, check=False
         ).stdout

@@ -33,7 +33,7 @@ IN_A_SET = FLEET.replace(
     "fleet: {{guests: [{{name: web, count: {count}}}], availability_sets: [{{name: web, guests: [web],"
     " update_domains: {count}, fault_domains: hosts}}]}}",
 )
-ROLLS = "rollout: {{gates: [{{command: '{gate}'}}], gate_within: 3s}}\n"
+ROLLS = "rollout: {{gates: [{{command: '{gate}'}}], gate_within: 20s}}\n"
 TELLS = "announce: {{notice: {notice}, handler: [{handler}]{more}}}\n"
 BOOKS = {
     "fleet": FLEET,
@@ -394,6 +394,7 @@ def _rebooting() -> list[Scene]:
                 found.append(Scene(kind, step, what, book=boots, name="reboot"))
     first, second = (("gate", f'[ $(hostname) != "web-{number}" ]') for number in (0, 1))
     for kind in ("rollout", "announced-rollout"):
-        found.append(Scene(kind, "start", "nothing", "gate", (AGENT, first), name="first-gate", ends=(1,)))
-        found.append(Scene(kind, "start", "nothing", "gate", (AGENT, second), name="second-gate", ends=(1,)))
+        for wave, gate in (("1", first), ("2", second)):
+            why = f"the rollout stopped in wave {wave} of 2"
+            found.append(Scene(kind, "start", "nothing", why, (AGENT, gate), name=f"gate-{wave}", ends=(1,)))
     return [*found, *(Scene(kind, "patch", "other-user", book=(LONG,)) for kind in ("fleet", "cells"))]
