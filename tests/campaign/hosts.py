@@ -25,6 +25,7 @@ from typing import Any
 
 import psutil
 
+from lab.record.journal import EVENTS
 from tests.campaign.hosts_scenes import (
     FAULTS,
     FROZEN_S,
@@ -38,7 +39,10 @@ from tests.campaign.hosts_scenes import (
     scenes,
 )
 from tests.campaign.hosts_truth import down_together, untold, untrue
-from tests.host.ssh_hosts import SshHosts, in_namespace
+from tests.host.ssh_hosts import NamespaceHost, SshHosts, in_namespace
+
+SLOW_S = 20.0
+"""What hosts need longer for until nothing is left on them is looked at."""
 
 
 def played(scene: Scene, width: int = 100) -> dict[str, Any]:
@@ -100,6 +104,8 @@ def played(scene: Scene, width: int = 100) -> dict[str, Any]:
             time.sleep(0.2)
         found["settled after"] = round(time.monotonic() - settled, 1)
         found["left"] = _left(stage)
+        if found["settled after"] > SLOW_S:
+            found["at last"] = [line for host in lab.hosts for line in _last_events(host, stage.done_ns)]
         frozen.over = True
         frozen.join()
         found["frozen"] = frozen.longest
@@ -121,6 +127,16 @@ def played(scene: Scene, width: int = 100) -> dict[str, Any]:
                 process.kill()
         found["wrong"] = _wrong(scene, found)
         return found
+
+
+def _last_events(host: NamespaceHost, since_ns: int) -> list[str]:
+    """What a host has recorded last, with the seconds after the fault."""
+    lines = [line for path in sorted(host.state.glob(f"runs/*/{EVENTS}")) for line in path.open()]
+    events = [json.loads(line) for line in lines[-6:]]
+    return [
+        f"{host.name}: {event['kind']} {(event['real_ns'] - host.real_ahead_ns - since_ns) / 1e9:+.1f} s"
+        for event in events
+    ]
 
 
 def _wrong(scene: Scene, found: dict[str, Any]) -> list[str]:
@@ -153,7 +169,7 @@ def _do(stage: Stage, began: float) -> None:
         if time.monotonic() > end or (stage.controller.poll() is not None):
             return
         time.sleep(LOOK_S)
-    stage.done_s = time.monotonic() - began
+    stage.done_s, stage.done_ns = time.monotonic() - began, time.time_ns()
     stage.shown = _shown(stage)
     try:
         FAULTS[stage.scene.what](stage)

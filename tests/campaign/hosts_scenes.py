@@ -19,7 +19,7 @@ from lab.hosts.cell_server import NAME
 from tests.host.other_user import attempts, closed
 from tests.host.ssh_hosts import ROOT, NamespaceHost, SshHosts, in_namespace
 
-RUN_S, SETTLE_S, STEP_S, LOOK_S = 420.0, 100.0, 120.0, 0.01
+RUN_S, SETTLE_S, STEP_S, LOOK_S = 420.0, 100.0, 300.0, 0.01
 FROZEN_S = 1.0
 
 CYCLE = """resync: {resync}
@@ -117,7 +117,7 @@ class Scene:
 @dataclass
 class Stage:
     """What is going on. victim: the host that it is done to. said: what the controller has said so far.
-    could: what another user could do."""
+    could: what another user could do. done_s, done_ns: when it was done, since the begin and in REALTIME."""
 
     lab: SshHosts
     scene: Scene
@@ -125,6 +125,7 @@ class Stage:
     controller: subprocess.Popen[str]
     said: list[str] = field(default_factory=list)
     done_s: float = 0.0
+    done_ns: int = 0
     shown: list[str] = field(default_factory=list)
     could: list[str] = field(default_factory=list)
 
