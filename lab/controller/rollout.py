@@ -171,12 +171,17 @@ class RolloutRunner:
         return [guest for guest in wave.guests if not gate.on or guest in gate.on]
 
     def _until(self, guest: str, asking: _Asking) -> Health:
-        """Check the gate, at least once, until it holds or its deadline has passed."""
+        """Check the gate, at least once, until it holds or its deadline has passed. The reason is that of the
+        last try that came to its end: one that the deadline cut off tells less."""
+        known: Health | None = None
         while True:
+            limit = self._limit(asking)
             health = self._ask(guest, asking)
             now = self._clock.now().raw_ns
+            if known is None or health.ok or now < limit:
+                known = health
             if health.ok or now >= asking.deadline_raw_ns:
-                return health
+                return known
             self._clock.sleep_until(min(asking.deadline_raw_ns, now + AGAIN_NS))
 
     def _ask(self, guest: str, asking: _Asking) -> Health:
@@ -185,8 +190,12 @@ class RolloutRunner:
             return self._in_time(asking.subjects[guest])
         if gate.kind is GateKind.MEMBERS:
             return self._members(guest, asking)
+        return self._doctor.ask(guest, gate, self._limit(asking))
+
+    def _limit(self, asking: _Asking) -> int:
+        """Until when a try may take that begins now."""
         now = self._clock.now().raw_ns
-        return self._doctor.ask(guest, gate, max(now + NS_PER_S, min(asking.deadline_raw_ns, now + ASK_NS)))
+        return max(now + NS_PER_S, min(asking.deadline_raw_ns, now + ASK_NS))
 
     def _in_time(self, subject: CycleGuest) -> Health:
         try:

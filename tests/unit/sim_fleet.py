@@ -74,11 +74,12 @@ class SimGuest:
 @dataclass
 class World:
     """All guests of a fleet and the host below them. read_ns, repair_ns: what a reading takes, and how long
-    after the resume a clock is set; None: never."""
+    after the resume a clock is set; None: never. gate_ns: how long a guest takes to answer a gate."""
 
     guests: dict[str, SimGuest]
     read_ns: int = 300_000
     repair_ns: int | None = 20 * NS_PER_MS
+    gate_ns: int = 0
     at: int = NS_PER_S
     keep: bool = True
     events: list[HistoryEvent | AboutToFreeze] = field(default_factory=list)
@@ -197,7 +198,10 @@ class World:
 
     def ask(self, guest: str, gate: Gate, deadline_raw_ns: int) -> Health:
         self.asked.append((guest, gate.label))
-        sick = self.guests[guest].sick
+        sick, answers_at = self.guests[guest].sick, self.at + self.gate_ns
+        self.sleep_until(min(answers_at, deadline_raw_ns))
+        if answers_at > deadline_raw_ns:
+            return Health(False, "no answer in time")
         return Health(not sick, sick)
 
     # -- what a test asks

@@ -135,6 +135,18 @@ def test_a_gate_that_does_not_hold_stops_the_rollout_and_says_why(break_it: str,
     assert world.shown[-1] == ("set-0 UD 1", "stopped")
 
 
+@pytest.mark.parametrize(
+    ("gate_ns", "why"), [(1_300_000_000, "exited with 3"), (30 * NS_PER_S, "no answer in time")]
+)
+def test_a_try_that_the_deadline_cut_off_is_no_reason_beside_an_answer(gate_ns: int, why: str) -> None:
+    specs = fleet(2, 2)
+    world = world_of(specs)
+    world.gate_ns, world.guests["g0"].sick = gate_ns, "exited with 3"
+    rollout = Rollout(gates=(Gate(GateKind.COMMAND, "false"),), gate_within_ns=5 * NS_PER_S)
+    stopped = world.roll_out(specs, rollout, SHORT)
+    assert stopped is not None and stopped.why == f"g0: command false: {why}"
+
+
 def test_a_gate_may_hold_late() -> None:
     specs = fleet(2, 2)
     world = world_of(specs)
