@@ -191,7 +191,7 @@ STEPS: dict[str, Callable[[Stage], bool]] = {
     "booted": lambda stage: stage.told("boot"),
     "scheduled": lambda stage: stage.has_said(r" announce "),
     "before": lambda stage: stage.told("cycle"),
-    "order": lambda stage: stage.has_said("freeze at one instant"),
+    "order": lambda stage: stage.has_said("at one instant"),
     "freeze": lambda stage: stage.told("freeze"),
     "patch": _after("freeze", 1.0),
     "resume": lambda stage: stage.told("resume"),
