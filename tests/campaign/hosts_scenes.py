@@ -330,9 +330,8 @@ def scenes() -> list[Scene]:
             found += [Scene(kind, step, what) for what in ALWAYS]
             if step not in ("connect", "send"):
                 found.append(Scene(kind, step, "kill-child"))
-            if kind == "cells" and step != "connect":
-                found.append(Scene(kind, step, "kill-worker", settle_s=0.0))
             if kind == "cells" and step not in ("connect", "send"):
+                found.append(Scene(kind, step, "kill-worker", settle_s=0.0))
                 found.append(Scene(kind, step, "kill-server"))
         found += [Scene(kind, "start", what) for what in ("nothing", "slow", "lossy")]
         found += [Scene(kind, step, "interrupt-often") for step in ("child", "freeze", "fetch")]
