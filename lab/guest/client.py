@@ -14,6 +14,7 @@ import paramiko
 from lab.errors import GuestError
 from lab.guest import program
 from lab.guest.ssh import SSH
+from lab.process.pace import paced
 
 START_S, ANSWER_S, STOP_S = 60.0, 30.0, 10.0
 _TRIES = 3
@@ -81,10 +82,11 @@ class BackgroundProgram:
     ) -> dict[str, Any] | None:
         """Send a request. Returns the JSON object after `letter` in the answer ({} for none); None when the
         program is gone. The request is repeated when the connection is lost. progress: called with the number
-        in each line "P" before the answer. GuestError when no answer comes within `timeout_s` seconds, or no
-        connection can be made."""
+        in each line "P" before the answer. GuestError when no answer comes within `timeout_s` seconds, or
+        longer where guests are slow, or no connection can be made."""
+        timeout_s, opens_s = paced(timeout_s), paced(min(timeout_s, ANSWER_S))
         for tries_left in reversed(range(_TRIES)):
-            channel = self._connect().socket(self.path, min(timeout_s, ANSWER_S)) if self.path else None
+            channel = self._connect().socket(self.path, opens_s) if self.path else None
             if channel is None:
                 return None
             try:
