@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.guest.conftest import Cli
 
 PLAYBOOK = """\
@@ -19,6 +21,7 @@ cycle: {settle: 500ms, patch: {hold: 7s}, watch: 6s, budget: 60s}
 """
 
 
+@pytest.mark.timeout(900)  # the image may have to be built
 def test_clients_give_up_a_broker_that_stands_still_and_nothing_is_lost(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "broker.yaml").write_text(PLAYBOOK)
     done = cli("run", str(tmp_path / "broker.yaml"), timeout=500)

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.guest.conftest import Cli
 
 PLAYBOOK = """\
@@ -16,6 +18,7 @@ cycle: {settle: 500ms, patch: {hold: 4s}, watch: 6s}
 """
 
 
+@pytest.mark.timeout(900)  # the image may have to be built
 def test_a_guest_that_wakes_behind_refuses_new_certificates(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "stale.yaml").write_text(PLAYBOOK)
     done = cli("run", str(tmp_path / "stale.yaml"), timeout=400)
