@@ -92,6 +92,12 @@ def take_pace(stored: str) -> None:
         PACE.measured(float(json.loads(stored)["first_line_s"]))
 
 
+def take_stored_pace(state: Path) -> None:
+    """The same by this host's result in the folder `state`, for a command that chooses no accelerator."""
+    with contextlib.suppress(OSError):
+        take_pace((state / RESULT).read_text(encoding="utf-8"))
+
+
 def boots_unsurely(kernel: str, qemu: str) -> str:
     """Why guests with this kernel may not boot on TCG; "" when no reason is known. kernel: from uname -r.
     qemu: QEMU's version. Both begin with numbers and dots."""

@@ -18,7 +18,7 @@ from typing import Any
 from lab.core.scheduled.instance import InstanceInfo, size_name
 from lab.errors import RecordError, UsageError
 from lab.guest.address import Address
-from lab.hypervisor.accelerators import RESULT, take_pace
+from lab.hypervisor.accelerators import take_stored_pace
 from lab.hypervisor.domain_status import ENDED, domain_status
 from lab.image.seed import USER_NETWORK
 from lab.process.runner import quote
@@ -102,8 +102,7 @@ def find(home: Path, name: str) -> KeptGuest:
     there = read_all(home)
     for guest in there:
         if guest.name == name:
-            with suppress(OSError):
-                take_pace((home / RESULT).read_text(encoding="utf-8"))
+            take_stored_pace(home)
             return guest
     names = ", ".join(guest.name for guest in there)
     raise UsageError(
