@@ -70,31 +70,30 @@ def test_bytes_that_are_no_text() -> None:
 
 
 @pytest.fixture
-def interrupt_soon() -> Iterator[None]:
-    """As the command line does: a signal becomes Interrupted in the main thread."""
+def interrupt_soon() -> Iterator[Callable[[], None]]:
+    """As the command line does: a signal becomes Interrupted in the main thread. Called, it has one sent."""
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
         raise Interrupted(signal.Signals(number).name)
 
     before = signal.signal(signal.SIGUSR1, interrupt)
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1))
-    timer.start()
-    yield
+    yield timer.start
     timer.join()
     signal.signal(signal.SIGUSR1, before)
 
 
-@pytest.mark.usefixtures("interrupt_soon")
-def test_an_interrupt_passes_through_and_kills_the_group() -> None:
+def test_an_interrupt_passes_through_and_kills_the_group(interrupt_soon: Callable[[], None]) -> None:
     marker = f"61.{os.getpid()}"
+    interrupt_soon()
     with pytest.raises(Interrupted):
         run(["sh", "-c", f"sleep {marker} & sleep {marker}"], 60)
     assert gone(marker)
 
 
-@pytest.mark.usefixtures("interrupt_soon")
-def test_an_interrupt_passes_through_a_sleep() -> None:
+def test_an_interrupt_passes_through_a_sleep(interrupt_soon: Callable[[], None]) -> None:
     began = CLOCK.now().raw_ns
+    interrupt_soon()
     with pytest.raises(Interrupted):
         CLOCK.sleep_until(began + 60 * NS_PER_S)
     assert CLOCK.now().raw_ns < began + 60 * NS_PER_S
@@ -174,11 +173,13 @@ def test_what_a_line_raises_passes_through_and_kills_the_group() -> None:
     assert gone(marker)
 
 
-@pytest.mark.usefixtures("interrupt_soon")
 @pytest.mark.parametrize("tidy", [False, True])
-def test_an_interrupted_program_may_tidy_up_if_it_shall(tmp_path: Path, tidy: bool) -> None:
+def test_an_interrupted_program_may_tidy_up_if_it_shall(
+    interrupt_soon: Callable[[], None], tmp_path: Path, tidy: bool
+) -> None:
     mark = tmp_path / "tidy"
     script = f"trap 'sleep 0.1; echo >{mark}; exit' TERM; while :; do sleep 0.01; done"
+    interrupt_soon()
     with pytest.raises(Interrupted):
         run(["sh", "-c", script], 60, stop=Stop(grace_ns=20 * NS_PER_S, interrupted_too=tidy))
     assert mark.exists() is tidy
@@ -245,17 +246,17 @@ def test_a_started_process_may_end_by_itself() -> None:
     assert process.status == 7
 
 
-@pytest.mark.usefixtures("interrupt_soon")
-def test_an_interrupt_passes_through_a_stop_and_kills_the_group() -> None:
+def test_an_interrupt_passes_through_a_stop_and_kills_the_group(interrupt_soon: Callable[[], None]) -> None:
     process = start(["sleep", "60"])
+    interrupt_soon()
     with pytest.raises(Interrupted):
         process.stop(60, first=signal.SIGCONT)  # it takes no notice
     assert process.status == KILLED
 
 
-@pytest.mark.usefixtures("interrupt_soon")
-def test_a_program_ends_by_itself_after_an_interrupted_stop() -> None:
+def test_a_program_ends_by_itself_after_an_interrupted_stop(interrupt_soon: Callable[[], None]) -> None:
     process = start(["sh", "-c", "sleep 1; exit 7"])
+    interrupt_soon()
     with pytest.raises(Interrupted):
         process.stop(60, first=None)
     until(lambda: process.status is not None)
