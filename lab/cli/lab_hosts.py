@@ -107,15 +107,15 @@ def run_tests(
 
     files, options = lab_host_tests.files_of(arguments or [], clone())
     shell = session.shell_of(session.find(home())) if session.exists(home()) else start()
-    tests = lab_host_tests.LabHostTests(shell, start, typer.echo)
+    tested: list[lab_host_tests.FileTested] = []
     try:
         with Signals():
-            tests.run(files, options)
+            tested.extend(lab_host_tests.LabHostTests(shell, start, typer.echo).run(files, options))
     finally:
         typer.echo("")
-        for one in tests.tested:
+        for one in tested:
             typer.echo(str(one))
-    raise typer.Exit(lab_host_tests.exit_code(tests.tested))
+    raise typer.Exit(lab_host_tests.exit_code(tested))
 
 
 def check_on(name: str | None, command: str | None) -> None:

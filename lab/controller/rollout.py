@@ -176,7 +176,7 @@ class RolloutRunner:
         known: Health | None = None
         while True:
             limit = self._limit(asking)
-            health = self._ask(guest, asking)
+            health = self._ask(guest, asking, limit)
             now = self._clock.now().raw_ns
             if known is None or health.ok or now < limit:
                 known = health
@@ -184,13 +184,13 @@ class RolloutRunner:
                 return known
             self._clock.sleep_until(min(asking.deadline_raw_ns, now + AGAIN_NS))
 
-    def _ask(self, guest: str, asking: _Asking) -> Health:
+    def _ask(self, guest: str, asking: _Asking, limit: int) -> Health:
         gate = asking.gate
         if gate.kind is GateKind.CLOCK:
             return self._in_time(asking.subjects[guest])
         if gate.kind is GateKind.MEMBERS:
             return self._members(guest, asking)
-        return self._doctor.ask(guest, gate, self._limit(asking))
+        return self._doctor.ask(guest, gate, limit)
 
     def _limit(self, asking: _Asking) -> int:
         """Until when a try may take that begins now."""
@@ -219,7 +219,7 @@ class RolloutRunner:
             for other in asking.before:
                 if other.kind is GateKind.MEMBERS or (other.on and name not in other.on):
                     continue
-                health = self._ask(name, replace(asking, gate=other, before=()))
+                health = self._ask(name, replace(asking, gate=other, before=()), self._limit(asking))
                 if not health.ok:
                     return Health(False, f"{name}: {other.label}: {health.why}")
         return Health(True)

@@ -32,8 +32,8 @@ class GateHistory:
 
 @dataclass(frozen=True)
 class WaveHistory:
-    """A wave that has begun. began_real_ns: REALTIME of the host, of a fleet over
-    hosts the controller's. over: its end is in the history."""
+    """A wave that has begun. began_real_ns: REALTIME of the host, of a fleet over hosts the
+    controller's. over: its end is in the history."""
 
     number: int
     cycle: int

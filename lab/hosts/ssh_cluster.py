@@ -40,6 +40,10 @@ LINE_S = 5.0
 """How often a worker is told that it is still needed."""
 
 CONNECT_S = 30.0
+
+NO_END = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+"""Of a certificate with no good expiration date (RFC 5280, 4.1.2.5)."""
+
 _SETTINGS = {
     **QUIET,
     "distributed.scheduler.allowed-failures": 0,
@@ -103,9 +107,7 @@ def made_certificate() -> tuple[str, str]:
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(datetime(1970, 1, 1, tzinfo=UTC))
-        .not_valid_after(
-            datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
-        )  # RFC 5280, 4.1.2.5: no good expiration date
+        .not_valid_after(NO_END)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("freezelab")]), critical=False)
         .sign(key, hashes.SHA256())
     )

@@ -14,8 +14,7 @@ from lab.record.model_clock import Measure
 class Moment:
     """An instant in the life of an event. real_ns: the host's REALTIME, with guests on several hosts the
     controller's. since_ns: time since the publication, on the MONOTONIC_RAW of the same machine; null when it
-    was not published. guest: the guest that caused it, "" for the
-    service."""
+    was not published. guest: the guest that caused it, "" for the service."""
 
     real_ns: int
     since_ns: int | None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -82,7 +82,7 @@ class FileTested:
 class LabHostTests:
     """Runs files of tests in the lab host. start: removes the lab host if there is one, and starts one.
     shell: of the one that there is. say: gets each line of output. ill: why the lab host has failed; "" when
-    it has not. tested: what is known so far, also after an interrupt."""
+    it has not."""
 
     def __init__(
         self,
@@ -92,24 +92,23 @@ class LabHostTests:
         ill: Callable[[LabHostShell], str] | None = None,
     ) -> None:
         self._shell, self._start, self._say, self._ill = shell, start, say, ill or illness
-        self.tested: list[FileTested] = []
 
-    def run(self, files: Iterable[str], options: Sequence[str]) -> list[FileTested]:
-        """Run each file, with options of pytest. After the first that cannot be run because there is no lab
-        host any more, the others cannot either."""
+    def run(self, files: Iterable[str], options: Sequence[str]) -> Iterator[FileTested]:
+        """Run each file, with options of pytest, and yield what became of it. After the first that cannot be
+        run because there is no lab host any more, the others cannot either."""
         lost = ""
         for name in files:
             if lost:
-                self.tested.append(FileTested(name, FileOutcome.NOT_RUN, 0, lost))
+                yield FileTested(name, FileOutcome.NOT_RUN, 0, lost)
                 continue
             try:
-                self.tested.append(self._tested(name, options))
+                found = self._tested(name, options)
             except Interrupted:
                 raise
             except FreezelabError as error:
                 lost = f"no lab host: {str(error).splitlines()[0]}"
-                self.tested.append(FileTested(name, FileOutcome.NOT_RUN, 0, lost))
-        return self.tested
+                found = FileTested(name, FileOutcome.NOT_RUN, 0, lost)
+            yield found
 
     def _tested(self, name: str, options: Sequence[str]) -> FileTested:
         for last in (False, True):
@@ -117,6 +116,7 @@ class LabHostTests:
             status, line = self._pytest(name, options)
             if status == 1 and not self._ill(self._shell):
                 status, again = self._pytest(name, [*options, *_FAILED_ONLY])
+                status = 1 if status == _NONE else status  # what had failed was not found again
                 line = f"{line}; what had failed, once more: {again}"
             took_ns = time.monotonic_ns() - begun
             if status in (0, _NONE):

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 NOBODY = "65534"
 PATIENCE_S = 3.0
@@ -103,11 +104,11 @@ def answered(port: int) -> Iterator[str]:
                     yield f"port {port} answers to {path}: {first!r}"
 
 
-async def _identity(address: str, security: object) -> object:
+async def _identity(address: str, security: Any) -> object:
     """What a Dask scheduler or worker says of itself, which it says to whoever may give it orders."""
     from distributed.core import rpc
 
-    given = security.get_connection_args("client") if security else {}  # type: ignore[attr-defined]
+    given = security.get_connection_args("client") if security else {}
     async with rpc(address, timeout=PATIENCE_S, connection_args=given) as there:
         return await asyncio.wait_for(there.identity(), PATIENCE_S)
 

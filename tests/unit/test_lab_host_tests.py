@@ -11,7 +11,7 @@ import pytest
 from lab.errors import Interrupted, MachineError
 from lab.session import lab_host_code
 from lab.session.lab_host_shell import LabHostShell
-from lab.session.lab_host_tests import FileOutcome, LabHostTests, exit_code, files_of
+from lab.session.lab_host_tests import FileOutcome, FileTested, LabHostTests, exit_code, files_of
 from lab.session.paths import CLONE
 from tests.unit.here_shell import HereShell
 
@@ -69,7 +69,7 @@ def test_files_are_run_one_by_one_and_a_lab_host_that_fails_is_started_again(
         f"tests/guest/test_{name}.py" for name in ("good", "bad", "once", "none", "skipped", "ill", "worse")
     ]
     tests = LabHostTests(HereShell(tmp_path), start, said.append, ill)
-    tested = tests.run(files, ["-q"])
+    tested = list(tests.run(files, ["-q"]))
     assert [one.outcome for one in tested] == [
         PASSED,
         FAILED,
@@ -100,11 +100,19 @@ def test_without_a_lab_host_the_other_files_are_not_run(clone: Path, tmp_path: P
         raise MachineError("QEMU does not start", where="lab host", hint="h")
 
     tests = LabHostTests(HereShell(tmp_path), start, lambda _line: None, lambda _shell: "it does not answer")
-    tested = tests.run(
-        ["tests/guest/test_good.py", "tests/guest/test_bad.py", "tests/guest/test_none.py"], []
+    tested = list(
+        tests.run(["tests/guest/test_good.py", "tests/guest/test_bad.py", "tests/guest/test_none.py"], [])
     )
     assert [one.outcome for one in tested] == [PASSED, NOT_RUN, NOT_RUN]
     assert {one.why for one in tested[1:]} == {"no lab host: lab host: QEMU does not start"}
+
+
+def test_what_has_failed_and_cannot_be_found_again_has_failed(clone: Path, tmp_path: Path) -> None:
+    """As when pytest cannot note what has failed."""
+    del clone
+    tests = LabHostTests(HereShell(tmp_path), lambda: HereShell(tmp_path), lambda _line: None, lambda _: "")
+    (tested,) = tests.run(["tests/guest/test_once.py"], ["-q", "-o", "cache_dir=/proc/none"])
+    assert tested.outcome is FAILED, tested.why
 
 
 def test_what_is_known_at_an_interrupt_is_kept(clone: Path, tmp_path: Path) -> None:
@@ -114,9 +122,10 @@ def test_what_is_known_at_an_interrupt_is_kept(clone: Path, tmp_path: Path) -> N
         raise Interrupted("interrupted by SIGINT")
 
     tests = LabHostTests(HereShell(tmp_path), lambda: HereShell(tmp_path), lambda _line: None, ill)
+    tested: list[FileTested] = []
     with pytest.raises(Interrupted):
-        tests.run([f"tests/guest/test_{name}.py" for name in ("good", "bad", "none")], ["-q"])
-    assert [(one.name, one.outcome) for one in tests.tested] == [("tests/guest/test_good.py", PASSED)]
+        tested.extend(tests.run([f"tests/guest/test_{name}.py" for name in ("good", "bad", "none")], ["-q"]))
+    assert [(one.name, one.outcome) for one in tested] == [("tests/guest/test_good.py", PASSED)]
 
 
 def test_the_smallest_file_of_a_folder_is_first(clone: Path) -> None:
