@@ -20,7 +20,7 @@ def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def main() -> None:
-    """The command. Each command puts session.signals in place of these handlers."""
+    """The command. Each command puts process.signals in place of these handlers."""
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
             signal.signal(number, _leave)

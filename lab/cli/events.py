@@ -101,13 +101,13 @@ def serve(
     from lab.core.scheduled.ec2 import ImdsOptions
     from lab.core.scheduled.model import Rules
     from lab.process.clock import HostClock
+    from lab.process.signals import Signals
     from lab.report.console import stdout_console
     from lab.report.page import Page
     from lab.report.service import Log, show_service
     from lab.session.events_service import ServiceOptions, serving
     from lab.session.listeners import Wanted
     from lab.session.paths import home
-    from lab.session.signals import Signals
 
     if real_time and time_factor is not None:
         raise UsageError("--real-time is a time factor of 1: give one of the two")

@@ -9,7 +9,7 @@ import typer
 
 from lab.cli.commands import Commands
 from lab.cli.streams import note
-from lab.session.signals import Signals
+from lab.process.signals import Signals
 
 hosts = Commands(no_args_is_help=True, help="Check and free other machines, which a hosts file names.")
 

@@ -12,7 +12,7 @@ from lab.cli import completion, streams
 from lab.cli.commands import Commands
 from lab.cli.options import Accelerator, Guest, Quiet, accelerator_request, boot_seconds
 from lab.errors import Interrupted
-from lab.session.signals import Signals
+from lab.process.signals import Signals
 
 commands = Commands()
 

@@ -10,7 +10,7 @@ import typer
 from lab.cli.commands import Commands
 from lab.cli.options import Accelerator, Quiet, accelerator_request, boot_seconds
 from lab.errors import UsageError
-from lab.session.signals import Signals
+from lab.process.signals import Signals
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence

@@ -43,7 +43,7 @@ from lab.cli.options import (
 )
 from lab.cli.running import Html, Json, JsonLines, JUnit, Metrics, Verbose, execute, fail, live_outputs, show
 from lab.errors import FreezelabError, Interrupted, UsageError
-from lab.session.signals import Signals
+from lab.process.signals import Signals
 
 if TYPE_CHECKING:
     from lab.core.plan import Plan

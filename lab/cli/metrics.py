@@ -37,9 +37,9 @@ def serve(
     ] = "127.0.0.1",
 ) -> None:
     """Serve the metrics of the run in progress, or the last one, and of metadata services, until Ctrl-C."""
+    from lab.process.signals import Signals
     from lab.session.live_state import LiveState
     from lab.session.paths import home
-    from lab.session.signals import Signals
 
     state = LiveState(home())
     state.run()  # the first look at a long run takes a while

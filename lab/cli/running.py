@@ -11,7 +11,7 @@ import typer
 
 from lab.cli import ci, streams
 from lab.errors import FreezelabError, MachineError, UsageError
-from lab.session.signals import Signals
+from lab.process.signals import Signals
 
 if TYPE_CHECKING:
     from lab.cli.live_outputs import LiveOutputs

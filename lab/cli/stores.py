@@ -30,8 +30,8 @@ def image_build(
 ) -> None:
     """Build a guest image, unless it is built already."""
     from lab.cli.views import build_progress
+    from lab.process.signals import Signals
     from lab.session.images import build
-    from lab.session.signals import Signals
 
     with Signals():
         typer.echo(build(name, build_progress, force=force))
@@ -62,9 +62,9 @@ def image_import(
     """Import a disk of your own as an image, and boot a guest of it. The file is never changed."""
     from lab.cli.options import accelerator_request, boot_seconds
     from lab.cli.views import view_for
+    from lab.process.signals import Signals
     from lab.session.image_import import GUEST, ImportOptions, firmware_request, import_image, probe_request
     from lab.session.image_survey import summary
-    from lab.session.signals import Signals
 
     if (file is None) == (from_disk is None):
         raise UsageError("name one disk: a file, or --from-disk and a block device")
@@ -120,8 +120,8 @@ def emulator_fetch(
     ] = "backports",
 ) -> None:
     """Fetch and unpack a suite's newest QEMU; nothing is installed."""
+    from lab.process.signals import Signals
     from lab.session.emulators import fetch
-    from lab.session.signals import Signals
 
     with Signals():
         typer.echo(fetch(name, note))
@@ -147,8 +147,8 @@ def emulator_remove(
     ],
 ) -> None:
     """Remove fetched emulators."""
+    from lab.process.signals import Signals
     from lab.session.emulators import remove
-    from lab.session.signals import Signals
 
     with Signals():
         for line in remove(which):

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from lab.image.build import Progress
 from lab.ports import NullView, View
 from lab.process.clock import HostClock
+from lab.process.signals import Signals, whole
 from lab.record.events import Entry
 from lab.report.live import ThreadedView, view
 from lab.report.several_views import SeveralViews
-from lab.session.signals import Signals, whole
 
 if TYPE_CHECKING:
     from lab.core.plan import Plan

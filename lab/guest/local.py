@@ -16,6 +16,7 @@ from lab.guest.ssh import SSH
 from lab.guest.stamped_socket import Wire
 from lab.ports import Clock
 from lab.process import runner
+from lab.process.child import Started
 
 NAME = "this host"
 _END_S = 2.0
@@ -33,7 +34,7 @@ class _Shell:
         self._clock = clock
         self._ours, self._theirs = _pair()
         self.wire = Wire(self._ours, clock)
-        self._process: runner.Started | None = None
+        self._process: Started | None = None
 
     gone = None
 

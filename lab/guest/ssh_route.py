@@ -22,6 +22,7 @@ from lab.guest.banner import STAGGER_S, wait_for_banner
 from lab.guest.known_hosts import KnownHosts
 from lab.guest.ssh_config import SshHop, resolve
 from lab.process import runner
+from lab.process.child import Started
 
 HOP_S = 20.0
 """Time limit for the handshake with one machine on the way, and for its connection to the next."""
@@ -199,7 +200,7 @@ class _CommandSocket(socket.socket):
     def __init__(self, hop: SshHop) -> None:
         ours, theirs = socket.socketpair()
         super().__init__(fileno=ours.detach())
-        self._command: runner.Started | None = None
+        self._command: Started | None = None
         with theirs:
             try:
                 end = theirs.fileno()

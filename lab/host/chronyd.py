@@ -25,6 +25,7 @@ from lab.errors import MachineError
 from lab.host import sntp
 from lab.ports import Clock
 from lab.process import runner
+from lab.process.child import Started
 
 ADDRESS = "127.0.0.1"
 STRATUM = 2
@@ -97,7 +98,7 @@ class Chronyd:
         self.offset_ns = offset_ns
         self._true = Chronyd(program, self._folder / "true", clock) if offset_ns else None
         self._behind = ExitStack()
-        self._process: runner.Started | None = None
+        self._process: Started | None = None
         self.port = port or 0
 
     @property

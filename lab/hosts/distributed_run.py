@@ -26,6 +26,7 @@ from lab.hosts.parts import finished, folder_of, packed, parts_folder, without_r
 from lab.hosts.worker_hosts import WorkerHost, asked
 from lab.ports import View
 from lab.process.clock import HostClock
+from lab.process.signals import shield
 from lab.record.journal import History, read_history
 from lab.record.parts import MACHINE
 from lab.record.run import Run
@@ -33,7 +34,6 @@ from lab.session.hosts_forecast import known_times
 from lab.session.lab_host_run import check as check_can_be_sent
 from lab.session.lab_host_run import check_folder
 from lab.session.run_folders import new_run_id
-from lab.session.signals import shield
 
 _PATIENCE_S = 1.0
 

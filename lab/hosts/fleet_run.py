@@ -32,6 +32,7 @@ from lab.hosts.parts import finished, packed, parts_folder, without_record
 from lab.hosts.worker_hosts import WorkerHost, check_version, distinct
 from lab.ports import View
 from lab.process.clock import HostClock
+from lab.process.signals import shield
 from lab.record.journal import History, read_history
 from lab.record.parts import FLEET, MACHINE
 from lab.record.run import Run
@@ -42,7 +43,6 @@ from lab.session.machine_report import identity
 from lab.session.parallel import together
 from lab.session.rendezvous import LACKS
 from lab.session.run_folders import new_run_id
-from lab.session.signals import shield
 from lab.threads import Worker
 
 LEAD_NS = 500 * NS_PER_MS

@@ -6,5 +6,6 @@
 - `packages`: what freezelab needs of a distribution (packages.txt), and how to get it.
 - `requirements`: what of that is missing.
 - `replacement`: a program in place of this process.
+- `signals`: the first signal becomes an exception; what takes something down is not interrupted.
 - `clock`: `HostClock`, the real `ports.Clock`.
 """

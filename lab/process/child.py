@@ -1,10 +1,11 @@
-"""A running program. Its output is read as it arrives, a pidfd reports its end, and its whole process group
-is killed afterwards."""
+"""A running program. Child: its output is read as it arrives, a pidfd reports its end, and its whole process
+group is killed afterwards. Started: it stays until it is stopped."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import selectors
 import signal
 import subprocess
@@ -17,6 +18,9 @@ from lab.ports import Clock
 from lab.process.scope import Scope, descendants
 
 _CHUNK = 1 << 16
+
+_KILLED_S = 3.0
+"""How long `Started.stop` waits for a process after SIGKILL."""
 
 OnLine = Callable[[str], bool | None]
 """Called with each line of output, stripped, as it arrives; blank lines are left out. It returns True when
@@ -134,6 +138,63 @@ class Child:
         for line in lines:
             if self._on_line is not None and self._on_line(line):
                 self.enough = True
+
+
+class Started:
+    """A process that stays, the leader of its own session. It runs until stop(), even without a reference to
+    it."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self.pid = process.pid
+
+    @property
+    def status(self) -> int | None:
+        """The exit status; -N when signal N ended the process; None while it runs."""
+        return self._process.poll()
+
+    def stop(self, patience_s: float, first: signal.Signals | None = signal.SIGTERM) -> None:
+        """Send `first` to the process group, wait `patience_s` seconds for the process to end, then send
+        SIGKILL and reap it. first: None: the process is about to end by itself. Interrupted passes through
+        after the group was killed; with first=None it is not killed then."""
+        if self.status is not None:
+            return
+        try:
+            if first is not None:
+                self.send(first)
+            self._await_end(patience_s)
+        except BaseException:
+            if first is not None:
+                self._kill()
+            raise
+        self._kill()
+
+    def wait(self, patience_s: float) -> bool:
+        """Wait up to `patience_s` seconds for the process to end by itself, and reap it. Whether it has
+        ended."""
+        if self.status is None:
+            self._await_end(patience_s)
+        return self.status is not None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the process group, unless that has ended."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    def _kill(self) -> None:
+        self.send(signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_KILLED_S)
+
+    def _await_end(self, patience_s: float) -> None:
+        """Wait for the end without reaping, so that the process's number stays reserved for its group."""
+        pidfd = os.pidfd_open(self.pid)
+        try:
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            poll.poll(patience_s * 1000)
+        finally:
+            os.close(pidfd)
 
 
 class _Lines:

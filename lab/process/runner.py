@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import shlex
 import shutil
 import signal
@@ -22,12 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.core.units import NS_PER_MS, NS_PER_S, format_duration
-from lab.errors import MachineError
+from lab.errors import Interrupted, MachineError
 from lab.ports import Clock
-from lab.process.child import Child, OnLine
+from lab.process.child import Child, OnLine, Started
 from lab.process.clock import HostClock
 from lab.process.packages import how_to_get, with_program
 from lab.process.scope import Scope
+from lab.process.signals import shield, whole
 
 GRACE_NS = 250 * NS_PER_MS
 """Time from SIGTERM until the program is gone. All but the last part of it is left for the program to
@@ -41,9 +41,6 @@ _REAP_NS = 120 * NS_PER_MS
 
 _LAST_NS = 15 * NS_PER_MS
 """The part of _REAP_NS that is left for returning to the caller."""
-
-_KILLED_S = 3.0
-"""How long `Started.stop` waits for a process after SIGKILL."""
 
 started: set[int] = set()
 """The process ids of all programs that were started here: whoever has started one waits for it. Complete
@@ -174,21 +171,23 @@ def execute(
     tree: when the program overran or was interrupted, kill everything that it has started, in any session."""
     stop, began = stop or Stop(), clock.now().raw_ns
     with contextlib.closing(Scope()) if tree else contextlib.nullcontext() as scope:
-        process = _spawn(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if on_line is None else subprocess.STDOUT,
-            env=env,
-            cwd=cwd,
-            pass_fds=pass_fds,
-            parent_death=stop.parent_death,
-            scope=scope,
-        )
+        process: subprocess.Popen[bytes] | None = None
         child: Child | None = None
         overran, in_time = False, False
         try:
-            child = Child(process, clock, output_max, on_line=on_line, scope=scope)
+            with shield():
+                process = _spawn(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE if on_line is None else subprocess.STDOUT,
+                    env=env,
+                    cwd=cwd,
+                    pass_fds=pass_fds,
+                    parent_death=stop.parent_death,
+                    scope=scope,
+                )
+                child = Child(process, clock, output_max, on_line=on_line, scope=scope)
             overran = not child.wait(stop_at_raw_ns)
             ended, enough = clock.now().raw_ns, child.enough
             if overran:
@@ -202,12 +201,8 @@ def execute(
                 child.wait(clock.now().raw_ns + stop.grace_ns)
             raise
         finally:
-            if child is None:  # interrupted before the Child was made
-                os.killpg(process.pid, signal.SIGKILL)
-            else:
-                last = stop_at_raw_ns + stop.grace_ns - min(_LAST_NS, stop.grace_ns // 4)
-                until = last if overran else clock.now().raw_ns + _REAP_NS // 4
-                status = child.finish(until, everything=not in_time)
+            last = stop_at_raw_ns + stop.grace_ns - min(_LAST_NS, stop.grace_ns // 4) if overran else None
+            status = _finish(process, child, clock, last, in_time)
         return Finished(
             tuple(argv),
             status,
@@ -220,61 +215,23 @@ def execute(
         )
 
 
-class Started:
-    """A process that stays, the leader of its own session. It runs until stop(), even without a reference to
-    it."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-        self.pid = process.pid
-
-    @property
-    def status(self) -> int | None:
-        """The exit status; -N when signal N ended the process; None while it runs."""
-        return self._process.poll()
-
-    def stop(self, patience_s: float, first: signal.Signals | None = signal.SIGTERM) -> None:
-        """Send `first` to the process group, wait `patience_s` seconds for the process to end, then send
-        SIGKILL and reap it. first: None: the process is about to end by itself. Interrupted passes through
-        after the group was killed; with first=None it is not killed then."""
-        if self.status is not None:
-            return
-        try:
-            if first is not None:
-                self.send(first)
-            self._await_end(patience_s)
-        except BaseException:
-            if first is not None:
-                self._kill()
-            raise
-        self._kill()
-
-    def wait(self, patience_s: float) -> bool:
-        """Wait up to `patience_s` seconds for the process to end by itself, and reap it. Whether it has
-        ended."""
-        if self.status is None:
-            self._await_end(patience_s)
-        return self.status is not None
-
-    def send(self, number: signal.Signals) -> None:
-        """Send a signal to the process group, unless that has ended."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
-
-    def _kill(self) -> None:
-        self.send(signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_KILLED_S)
-
-    def _await_end(self, patience_s: float) -> None:
-        """Wait for the end without reaping, so that the process's number stays reserved for its group."""
-        pidfd = os.pidfd_open(self.pid)
-        try:
-            poll = select.poll()
-            poll.register(pidfd, select.POLLIN)
-            poll.poll(patience_s * 1000)
-        finally:
-            os.close(pidfd)
+@whole
+def _finish(
+    process: subprocess.Popen[bytes] | None,
+    child: Child | None,
+    clock: Clock,
+    until_raw_ns: int | None,
+    in_time: bool,
+) -> int | None:
+    """Kill what is left of a program and reap it, by CLOCK_MONOTONIC_RAW `until_raw_ns` (None: at once).
+    in_time: it ended by itself, and what it has started in other sessions may stay. Returns its exit
+    status."""
+    if child is not None:
+        until = clock.now().raw_ns + _REAP_NS // 4 if until_raw_ns is None else until_raw_ns
+        return child.finish(until, everything=not in_time)
+    if process is not None:  # there were no descriptors left for the Child
+        os.killpg(process.pid, signal.SIGKILL)
+    return None
 
 
 def start(
@@ -295,20 +252,28 @@ def start(
     stdin, stdout, stderr: descriptors, by default /dev/null. env, pass_fds: as in execute().
     parent_death: as in Stop. for_good: the process outlives the lab, which never stops it. scope: of all that
     it starts; whoever made it kills and closes it."""
-    process = _spawn(
-        argv,
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        env=env,
-        cwd=cwd,
-        pass_fds=pass_fds,
-        parent_death=parent_death,
-        scope=scope,
-    )
-    if for_good:
-        _FOR_GOOD.append(process)
-    return Started(process)
+    stays: Started | None = None
+    try:
+        with shield():
+            process = _spawn(
+                argv,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env=env,
+                cwd=cwd,
+                pass_fds=pass_fds,
+                parent_death=parent_death,
+                scope=scope,
+            )
+            stays = Started(process)
+            if for_good:
+                _FOR_GOOD.append(process)
+        return stays
+    except Interrupted:
+        if stays is not None:  # the caller will never know of it
+            stays.stop(0, None)
+        raise
 
 
 _FOR_GOOD: list[subprocess.Popen[bytes]] = []

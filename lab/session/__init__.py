@@ -25,6 +25,5 @@ Beside runs:
 - `live_state`: the run in progress and the services of a state folder, for `metrics serve`.
 
 For all of them:
-- `signals`: the first signal becomes an exception; what takes something down is not interrupted.
 - `parallel`: work for several guests at once. `paths`: folders. `views`: how a view is passed in.
 """

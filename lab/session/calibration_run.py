@@ -19,10 +19,10 @@ from lab.core.plan import Cell, CycleSpec, Expectations, GuestSpec, Plan
 from lab.core.units import NS_PER_MS, format_duration
 from lab.errors import UsageError
 from lab.hypervisor.accelerators import AcceleratorRequest
+from lab.process.signals import Signals
 from lab.record.journal import read_history
 from lab.session.calibration import CYCLES, Saved, judged, store
 from lab.session.run import RunOptions, RunStopped, perform
-from lab.session.signals import Signals
 from lab.session.views import Views
 
 NAME = "calibrate"

@@ -24,13 +24,13 @@ from lab.hypervisor.accelerators import Choice
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.facts import Emulator
 from lab.ports import Announcer, Clock, HostPatch, View, WorkloadClient
+from lab.process.signals import Teardown, shield
 from lab.record.journal import FileJournal
 from lab.session.emulators import find_emulator
 from lab.session.guests import Guests
 from lab.session.images import check_images
 from lab.session.own_guests import check_cells
 from lab.session.settings import Settings, check_memory, lab_key
-from lab.session.signals import Teardown, shield
 
 if TYPE_CHECKING:
     from lab.core.workload.tolerance import ToleranceTry

@@ -38,10 +38,10 @@ from lab.image.golden import Golden, GoldenStore, compact_ram
 from lab.image.store import default_cache
 from lab.ports import Clock, View
 from lab.process.pace import paced
+from lab.process.signals import shield
 from lab.session.parallel import AT_ONCE
 from lab.session.paths import made
 from lab.session.settings import PreparedGuest, Settings, StartedGuest
-from lab.session.signals import shield
 
 MADE_OF = "golden"
 """The name of golden guests."""

@@ -20,8 +20,8 @@ from lab.host.taps import Tap
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.domain import DomainSpec
 from lab.ports import Journal
+from lab.process.signals import shield
 from lab.session.settings import Settings
-from lab.session.signals import shield
 
 
 class GuestNetwork:

@@ -33,6 +33,7 @@ from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.domain import Accelerator, Console, Disk, DomainSpec, push_socket
 from lab.image.store import overlay
 from lab.ports import Clock, Journal, NullView, View
+from lab.process.signals import Teardown, shield, whole
 from lab.record.journal import NullJournal
 from lab.session.agent_guests import booted_agent
 from lab.session.clones import Clones
@@ -54,7 +55,6 @@ from lab.session.settings import (
     on_a_free_port,
     ram_file,
 )
-from lab.session.signals import Teardown, shield, whole
 
 REACHABLE = (
     "this libvirt runs guests as a user who may not enter these folders; set FREEZELAB_HOME and "

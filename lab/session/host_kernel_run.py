@@ -48,6 +48,7 @@ from lab.image.seed import Network, make_seed
 from lab.image.store import Image
 from lab.ports import Journal, View
 from lab.process.clock import HostClock
+from lab.process.signals import Teardown
 from lab.record.journal import FileJournal
 from lab.record.run import Run
 from lab.session import kept_guests, lab_host, lab_host_run, paths
@@ -68,7 +69,6 @@ from lab.session.kept_guests import KeptGuest
 from lab.session.lab_host_shell import PLACE, RUNNING, STATE, LabHostShell
 from lab.session.run import RunOptions, recorded, verdict
 from lab.session.settings import free_port, lab_key
-from lab.session.signals import Teardown
 
 MAC = "52:54:00:11:22:33"
 """The guest's MAC address, the same for all: the user-mode network remembers whose address it is."""

@@ -19,6 +19,7 @@ from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.connection import connect
 from lab.image.store import Image
 from lab.process.clock import HostClock
+from lab.process.signals import Signals, shield
 from lab.record.journal import NullJournal
 from lab.session.guest_host import prepare_host
 from lab.session.guests import Guests
@@ -27,7 +28,6 @@ from lab.session.kept_guests import KeptGuest, read_all, write
 from lab.session.paths import made
 from lab.session.recovery import left_by_killed
 from lab.session.settings import Furnishing, Settings, check_memory, memory_option
-from lab.session.signals import Signals, shield
 from lab.session.views import Views
 
 

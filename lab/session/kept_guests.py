@@ -22,8 +22,8 @@ from lab.hypervisor.accelerators import take_stored_pace
 from lab.hypervisor.domain_status import ENDED, domain_status
 from lab.image.seed import USER_NETWORK
 from lab.process.runner import quote
+from lab.process.signals import shield
 from lab.session.paths import made
-from lab.session.signals import shield
 
 SCHEMA = "freezelab.kept/1"
 START = "freezelab up --name web-0"

@@ -23,6 +23,7 @@ from lab.hypervisor.accelerators import AcceleratorRequest
 from lab.hypervisor.domain import Accelerator
 from lab.image.store import Image, ImageStore, default_cache
 from lab.process import runner
+from lab.process.signals import shield
 from lab.session import kept_guest_access as access
 from lab.session import kept_guests
 from lab.session.kept_guest_start import UpOptions
@@ -33,7 +34,6 @@ from lab.session.lab_host_kernel import with_kernel
 from lab.session.lab_host_shell import NAME, PLACE, LabHostShell
 from lab.session.paths import RECIPES, made
 from lab.session.settings import Furnishing, memory_option
-from lab.session.signals import shield
 from lab.session.views import Views
 
 IMAGE = "labhost"

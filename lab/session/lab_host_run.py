@@ -16,6 +16,7 @@ from lab.host import facts as host_facts
 from lab.image.build import Progress
 from lab.ports import View
 from lab.process import runner
+from lab.process.signals import shield
 from lab.record import EVENTS
 from lab.session import lab_host, paths
 from lab.session.guest_host import LAB_HOST
@@ -23,7 +24,6 @@ from lab.session.images import images_for
 from lab.session.lab_host_code import send_code
 from lab.session.lab_host_shell import NAME, PID_FILE, PLACE, RUNS, LabHostShell
 from lab.session.run_folders import new_run_id
-from lab.session.signals import shield
 
 _FOR_EVER_S, _CLEAN_UP_S = 3600.0, 180.0
 _LOST = 255

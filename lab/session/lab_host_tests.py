@@ -19,9 +19,9 @@ from pathlib import Path
 from lab.core.units import format_duration
 from lab.errors import FreezelabError, GuestError, Interrupted, MachineError
 from lab.process import runner
+from lab.process.signals import shield
 from lab.session.lab_host_code import WITH_CODE, send_code
 from lab.session.lab_host_shell import PID_FILE, PLACE, LabHostShell
-from lab.session.signals import shield
 
 TIER = "tests/guest"
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import TypeVar
 
 from lab.errors import Interrupted
-from lab.session.signals import shield
+from lab.process.signals import shield
 
 AT_ONCE = (os.cpu_count() or 1) + 1
 """The most guests at once: they share the host's CPUs, and more would only delay each other."""

@@ -34,6 +34,7 @@ from lab.events.control import claimed
 from lab.events.service import MetadataService
 from lab.ports import Clock, NullView
 from lab.process import runner
+from lab.process.child import Started
 from lab.record.journal import NullJournal
 from lab.session.listeners import Listener, listeners_of, made_up
 
@@ -126,7 +127,7 @@ class _HeardAnnouncer:
 class _Clients:
     """The clients that were started here, by guest. ended: those that have ended by themselves."""
 
-    running: dict[str, runner.Started] = field(default_factory=dict)
+    running: dict[str, Started] = field(default_factory=dict)
     program: str = ""
     ended: dict[str, tuple[int, HandlerEnd]] = field(default_factory=dict)
 

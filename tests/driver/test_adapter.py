@@ -22,7 +22,7 @@ from lab.hypervisor.connection import connect
 from lab.hypervisor.domain import DomainSpec
 from lab.ports import Call, Clock, Freezing, Hypervisor
 from lab.process.clock import HostClock
-from lab.session.signals import Signals
+from lab.process.signals import Signals
 from tests.driver.conftest import spec_of
 
 CLOCK = HostClock()

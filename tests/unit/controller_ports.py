@@ -90,7 +90,7 @@ class World:
     @contextmanager
     def shield(self) -> Iterator[None]:
         if self.interrupted_on_the_way:
-            self.interrupted_on_the_way = False  # lab.session.signals raises once
+            self.interrupted_on_the_way = False  # lab.process.signals raises once
             raise Interrupted("just before the shield was up")
         self.shielded = True
         try:

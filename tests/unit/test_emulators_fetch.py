@@ -225,7 +225,7 @@ def test_a_cache_that_cannot_be_written(mirror: Mirror, tmp_path: Path) -> None:
 FETCHER = """
 import sys, signal
 from pathlib import Path
-from lab.session.signals import Signals
+from lab.process.signals import Signals
 from lab.errors import Interrupted
 from lab.host import emulators_fetch
 from lab.host.emulators_sources import Archive, SourceEntry

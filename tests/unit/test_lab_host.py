@@ -21,10 +21,10 @@ from lab.errors import Refused
 from lab.hypervisor.accelerators import AcceleratorRequest, take_pace
 from lab.playbook import load
 from lab.process.pace import MOST, PACE, USUAL_S, Pace
+from lab.process.signals import Signals
 from lab.session import guest_host, lab_host, lab_host_code, lab_host_run
 from lab.session.lab_host_code import send_code
 from lab.session.paths import CLONE, PLAYBOOKS
-from lab.session.signals import Signals
 from tests.unit.here_shell import HereShell
 from tests.unit.kept_guest import GUEST, keep
 

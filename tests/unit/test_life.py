@@ -18,8 +18,8 @@ from lab.guest.console import ConsoleLog, Panicked
 from lab.guest.ssh import SSH
 from lab.image.identity import make_key, write_key
 from lab.process.clock import HostClock
+from lab.process.signals import Signals
 from lab.session.parallel import together
-from lab.session.signals import Signals
 
 LONG_S = 60.0
 """No test waits for so long; what is tried would."""

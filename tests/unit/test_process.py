@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 import psutil
 import pytest
@@ -19,6 +20,7 @@ from lab.errors import Interrupted, MachineError
 from lab.process import packages, runner
 from lab.process.clock import HostClock
 from lab.process.runner import Stop, run, start
+from lab.process.signals import Signals
 from tests.unit.processes import alive, gone
 
 CLOCK = HostClock()
@@ -72,15 +74,10 @@ def test_bytes_that_are_no_text() -> None:
 @pytest.fixture
 def interrupt_soon() -> Iterator[Callable[[], None]]:
     """As the command line does: a signal becomes Interrupted in the main thread. Called, it has one sent."""
-
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        raise Interrupted(signal.Signals(number).name)
-
-    before = signal.signal(signal.SIGUSR1, interrupt)
-    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1))
-    yield timer.start
-    timer.join()
-    signal.signal(signal.SIGUSR1, before)
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+    with Signals():
+        yield timer.start
+        timer.join()
 
 
 def test_an_interrupt_passes_through_and_kills_the_group(interrupt_soon: Callable[[], None]) -> None:
@@ -97,6 +94,42 @@ def test_an_interrupt_passes_through_a_sleep(interrupt_soon: Callable[[], None])
     with pytest.raises(Interrupted):
         CLOCK.sleep_until(began + 60 * NS_PER_S)
     assert CLOCK.now().raw_ns < began + 60 * NS_PER_S
+
+
+def test_an_interrupt_at_any_moment_of_a_program_leaves_nothing() -> None:
+    """From before its start until after its end, which is a deadline that it overruns."""
+    marker = f"63.{os.getpid()}"
+
+    def interrupted_after(delay_s: float) -> None:
+        def send() -> None:
+            time.sleep(delay_s)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        with Signals():
+            sender = threading.Thread(target=send)
+            sender.start()
+            run(["sleep", marker], 0.005, check=False)
+            time.sleep(60)
+
+    for step in range(200):
+        with pytest.raises(Interrupted):
+            interrupted_after(step * 100e-6)
+    assert gone(marker)
+
+
+def test_an_interrupt_while_a_process_is_started_to_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, pids = subprocess.Popen, []
+
+    def interrupted(*args: Any, **kwargs: Any) -> subprocess.Popen[bytes]:
+        process = real(*args, **kwargs)
+        pids.append(process.pid)
+        signal.raise_signal(signal.SIGTERM)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    with Signals(), pytest.raises(Interrupted):
+        start(["sleep", "60"])
+    assert not psutil.pid_exists(pids[0])
 
 
 def test_no_descriptor_is_left_open() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import GuestError, Interrupted, MachineError
-from lab.session.signals import Signals, Teardown, shield
+from lab.process.signals import Signals, Teardown, shield
 from lab.threads import Worker
 
 AGAIN = "freezelab recover --connect qemu:///system"
@@ -146,7 +146,7 @@ def test_what_a_disk_that_takes_nothing_refuses_is_told_and_keeps_nothing_else(t
 
 BOMBARDED = """
 import os, signal, threading, time, traceback
-from lab.session.signals import Signals, Teardown
+from lab.process.signals import Signals, Teardown
 from lab.errors import Interrupted
 
 def bombard(after):

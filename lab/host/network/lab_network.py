@@ -27,6 +27,7 @@ from lab.core.network import (
 from lab.errors import MachineError
 from lab.host.network.orders import MOST
 from lab.process import runner
+from lab.process.child import Started
 
 _START_S = 20.0
 _ANSWER_S = 5.0
@@ -67,7 +68,7 @@ class LabNetwork:
         self._guests, self.limits, self.seed, self.bridge = dict(guests), limits, seed, bridge
         self.no_host = ""
         self._lock = threading.Lock()
-        self._process: runner.Started | None = None
+        self._process: Started | None = None
         self._end: socket.socket | None = None
 
     def __enter__(self) -> LabNetwork:

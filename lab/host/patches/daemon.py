@@ -26,6 +26,7 @@ from lab.host.patches import systemd
 from lab.host.patches.base import Stepwise, Tools, Work, read, started
 from lab.ports import Clock
 from lab.process import runner
+from lab.process.child import Started
 
 _NO_DAEMON = "connect to qemu:///system or qemu:///session (--connect)"
 
@@ -244,9 +245,7 @@ def _by_hand(work: Work, uri: str, daemon: Daemon) -> Daemon:
             return _answering(work, uri, daemon, service)
 
 
-def _launch(
-    work: Work, argv: list[str], env: dict[str, str], cwd: Path, out: int, err: int
-) -> runner.Started:
+def _launch(work: Work, argv: list[str], env: dict[str, str], cwd: Path, out: int, err: int) -> Started:
     work.facts["argv"] = argv
     cwd = cwd if cwd.is_dir() else Path("/")
     return runner.start(argv, env=env, cwd=cwd, stdout=out, stderr=err, for_good=True)
@@ -278,7 +277,7 @@ def _end(work: Work, daemon: Daemon) -> None:
         os.close(handle)
 
 
-def _answering(work: Work, uri: str, before: Daemon, service: runner.Started | None = None) -> Daemon:
+def _answering(work: Work, uri: str, before: Daemon, service: Started | None = None) -> Daemon:
     """Wait until another process serves the connection. It may also be one that a client has started
     meanwhile, as libvirt does for session connections."""
 

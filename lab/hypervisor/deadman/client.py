@@ -18,6 +18,7 @@ from lab.hypervisor.deadman.channel import BEAT_S, SILENT_S, pair, receive, send
 from lab.hypervisor.deadman.messages import to_message
 from lab.hypervisor.deadman.rescue import ResumePlan
 from lab.process import runner
+from lab.process.child import Started
 from lab.process.pace import paced
 from lab.threads import Worker
 
@@ -45,7 +46,7 @@ class DeadMan:
 
     def __init__(self) -> None:
         self.history: Path | None = None
-        self._process: runner.Started | None = None
+        self._process: Started | None = None
         self._end: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
