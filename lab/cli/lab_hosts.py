@@ -41,8 +41,13 @@ def up(
         str, typer.Option(metavar="IMAGE", help="Its image; labhost-newer has a third kernel.")
     ] = "labhost",
     emulator: Annotated[
-        str, typer.Option(metavar="QEMU", help="The QEMU that runs it, as in playbooks: trixie.")
-    ] = "system",
+        str,
+        typer.Option(
+            metavar="QEMU",
+            help="The QEMU that runs it, as in playbooks. Without it: system, or trixie, which is fetched, "
+            "where KVM is emulated and the system's QEMU is older than 10.",
+        ),
+    ] = "",
     quiet: Quiet = False,
 ) -> None:
     """Start the lab host, which is kept until `labhost down`."""

@@ -110,6 +110,18 @@ def boots_unsurely(kernel: str, qemu: str) -> str:
     )
 
 
+def hangs_lab_hosts(qemu: str) -> str:
+    """Why a lab host may hang on TCG; "" when no reason is known. qemu: QEMU's version, as above.
+
+    Linux patches the scheduler's code when the first guest of KVM comes and the last one goes. On 7.2.22 a
+    lab host's CPUs met the breakpoint of such a patch for ever, or panicked at it, after 410 and 1072 such
+    times; on 10.0.13 not in 2341 (docs/labhost.md)."""
+    version = _numbers(qemu)
+    if not version or version >= _SURE_QEMU:
+        return ""
+    return f"on the TCG of QEMU {'.'.join(map(str, version[:2]))} lab hosts hang sooner or later"
+
+
 def _numbers(text: str) -> tuple[int, ...]:
     found = re.match(r"\d+(?:\.\d+)*", text)
     return tuple(int(part) for part in found[0].split(".")) if found else ()

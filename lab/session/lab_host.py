@@ -19,13 +19,15 @@ from lab.core.plan import SYSTEM
 from lab.core.units import format_size, parse_size
 from lab.errors import Refused, UsageError
 from lab.guest.address import Address
-from lab.hypervisor.accelerators import AcceleratorRequest
+from lab.host import emulators
+from lab.hypervisor.accelerators import AcceleratorRequest, choose, hangs_lab_hosts
 from lab.hypervisor.domain import Accelerator
 from lab.image.store import Image, ImageStore, default_cache
 from lab.process import runner
 from lab.process.signals import shield
 from lab.session import kept_guest_access as access
 from lab.session import kept_guests
+from lab.session.images import proof_kernel
 from lab.session.kept_guest_start import UpOptions
 from lab.session.kept_guest_start import up as start_guest
 from lab.session.kept_guests import KeptGuest
@@ -39,6 +41,9 @@ from lab.session.views import Views
 IMAGE = "labhost"
 GUEST_IMAGE = "debian"
 """The image that is sent to every lab host: that of the shipped playbooks."""
+
+SURE_EMULATOR = "trixie"
+"""The Debian release whose QEMU runs an emulated lab host where the system's is too old for it."""
 
 LEAST_BYTES = 1536 << 20
 """A lab host with less has no room for a guest of 512 MiB and its golden guest."""
@@ -73,7 +78,7 @@ class LabHostOptions:
     """Options of `labhost up`; as UpOptions has them. golden: it starts from a golden state. reserve: memory
     that outlives its kernel, in the form of playbooks; "" for none. kernel: the one that it
     boots, such as 6.12; "" is its image's first. image: IMAGE, or one that is made from it: IMAGE-…
-    emulator: the QEMU that runs it, as in playbooks."""
+    emulator: the QEMU that runs it, as in playbooks; "": see emulator_for()."""
 
     memory: str = "3GiB"
     vcpus: int = 2
@@ -83,7 +88,7 @@ class LabHostOptions:
     reserve: str = ""
     kernel: str = ""
     image: str = IMAGE
-    emulator: str = SYSTEM
+    emulator: str = ""
 
 
 def shell_of(guest: KeptGuest) -> LabHostShell:
@@ -139,12 +144,18 @@ def up(home: Path, options: LabHostOptions, views: Views) -> KeptGuest:
         request = request_for(options.accelerator, view.note)
         packages = packed_packages(view.note)
         image = ImageStore(RECIPES, default_cache()).build(GUEST_IMAGE, progress)
+        emulator = options.emulator
+        if not emulator:
+            accelerator = choose(
+                request, proof_kernel([image], progress), home, progress=view.note
+            ).accelerator
+            emulator = emulator_for(accelerator, emulators.version(runner.find(emulators.PROGRAM)), view.note)
     furnishing = furnishing_of(packages, [image])
     wanted = UpOptions(
         *(NAME, options.memory, options.vcpus, options.image, "none", request, options.boot_s),
         nested=True,
         furnishing=furnishing if options.golden else None,
-        emulator=options.emulator,
+        emulator=emulator,
         kernel_options=reserving,
         booting=lambda found: with_kernel(found, options.kernel) if options.kernel else found,
     )
@@ -201,6 +212,15 @@ def request_for(
         )
     note(f"lab host: {what}, so its CPU is emulated")
     return AcceleratorRequest.TCG
+
+
+def emulator_for(accelerator: Accelerator, system: str, note: Callable[[str], object]) -> str:
+    """The emulator of a lab host for which none is named. system: the version of the system's QEMU."""
+    why = hangs_lab_hosts(system) if accelerator is Accelerator.TCG else ""
+    if not why:
+        return SYSTEM
+    note(f"lab host: {why}, so it runs on that of Debian {SURE_EMULATOR}")
+    return SURE_EMULATOR
 
 
 def furnishing_of(packages: Path, images: Sequence[Image]) -> Furnishing:

@@ -151,7 +151,8 @@ def test_a_guest_is_kept_looked_at_and_taken_down(cli: Cli, tmp_path: Path) -> N
     assert look["raw"]["drift"]["low"] < look["raw"]["drift"]["high"]
     noise = look["noise"]
     assert noise["drift"]["low"] <= 0 <= noise["drift"]["high"]
-    assert noise["width_ns"] < look["raw"]["width_ns"]  # no guest, no SSH
+    # No guest, no SSH. On KVM the guest's readings may be sharper, by ptp_kvm.
+    assert noise["width_ns"] < max(look["raw"]["width_ns"], NS_PER_MS)
     assert look["discipline"]["before"]["held"] is False
     assert "since the beginning" in seen.stderr  # progress, for this is no terminal
 

@@ -73,7 +73,7 @@ def test_the_kernels_stamps_are_told_and_narrow_a_reading(lab: Lab) -> None:
     bare = [replace(r, packet_stamps=None) for r in seen]
     with_stamps, without = agreed(seen), agreed(bare)
     assert with_stamps is not None and without is not None and with_stamps.meets(without)
-    assert with_stamps.half_width_ns < without.half_width_ns / 2
+    assert with_stamps.half_width_ns < 0.75 * without.half_width_ns
 
 
 class SlowRelay(Relay):

@@ -19,6 +19,7 @@ from lab.cli.lab_hosts import options_there
 from lab.cli.main import app
 from lab.errors import Refused
 from lab.hypervisor.accelerators import AcceleratorRequest, take_pace
+from lab.hypervisor.domain import Accelerator
 from lab.playbook import load
 from lab.process.pace import MOST, PACE, USUAL_S, Pace
 from lab.process.signals import Signals
@@ -226,6 +227,23 @@ def test_a_folder_with_much_else_in_it_is_not_sent(tmp_path: Path, monkeypatch: 
     with pytest.raises(Refused, match="would be sent"):
         lab_host_run.RunInLabHost(shell, plan, folder / "p.yaml", [])
     assert shell.sent == []
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "system", "emulator"),
+    [
+        (Accelerator.TCG, "7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)", "trixie"),
+        (Accelerator.TCG, "10.0.13 (Debian 1:10.0.13+ds-0+deb13u1)", "system"),
+        (Accelerator.TCG, "11.1.3", "system"),
+        (Accelerator.KVM, "7.2.22", "system"),
+    ],
+)
+def test_an_emulated_lab_host_runs_on_a_qemu_that_does_not_hang_it(
+    accelerator: Accelerator, system: str, emulator: str
+) -> None:
+    notes = list[str]()
+    assert lab_host.emulator_for(accelerator, system, notes.append) == emulator
+    assert len(notes) == (emulator != "system")
 
 
 @pytest.mark.parametrize(("value", "nests"), [("1", True), ("Y", True), ("0", False), ("N", False)])

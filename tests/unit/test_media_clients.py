@@ -282,3 +282,16 @@ def test_a_certificate_of_this_moment_is_good_for_a_clock_in_time(backdate: str,
         found = _requests(lines, 8)
     assert found[-1]["ok"], found[-1]["error"]
     assert {one["error"] for one in found} <= {"", "no answer"}
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl(1) to make certificates")
+def test_the_certificates_are_gone_when_the_client_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is ended while it makes them, one after another."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with _client("tls", 5_000_000, backdate="0s") as lines:
+        assert next(lines)["freezelab"] == 1
+        time.sleep(0.5)
+        assert list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,7 @@ from lab.core.workload.shipped.option_values import duration_ns
 from lab.core.workload.shipped.tls import BACKDATE, PORT, REFUSED
 from lab.errors import MachineError
 from lab.host.clients.base import arguments, hello, print_sample, raw_ns, schedule
-from lab.host.clients.certificates import Authority
+from lab.host.clients.certificates import LONGEST_S, Authority
 
 GIVE_UP_NS = 3 * NS_PER_S
 HANDSHAKE_S = 5.0
@@ -107,16 +107,29 @@ class Minting:
 
     def __init__(self, authority: Authority, server: TlsServer, backdate_s: int) -> None:
         self._authority, self._server, self._backdate = authority, server, backdate_s
-        self._wanted: queue.SimpleQueue[tuple[int, int, int]] = queue.SimpleQueue()
+        self._wanted: queue.SimpleQueue[tuple[int, int, int] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
 
     def want(self, number: int, due: int) -> None:
         """A certificate for this request."""
         self._wanted.put((number, due, raw_ns()))
 
-    def run(self, asker: TlsAsker) -> None:
+    def start(self, asker: TlsAsker) -> None:
         """Make one for each request, and ask the guest."""
-        while True:
-            number, due, sent = self._wanted.get()
+        self._thread = threading.Thread(target=self._run, args=(asker,), daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Make no more; after this nothing is written to the authority's folder."""
+        self._ended.set()
+        self._wanted.put(None)
+        if self._thread is not None:
+            self._thread.join(LONGEST_S)
+
+    def _run(self, asker: TlsAsker) -> None:
+        while (wanted := self._wanted.get()) is not None and not self._ended.is_set():
+            number, due, sent = wanted
             self._server.load(self._authority.issue(self._backdate))
             asker.ask(number, due, sent)
 
@@ -130,14 +143,17 @@ def main() -> None:
         try:
             authority = Authority(Path(folder))
         except MachineError as error:
-            sys.exit(str(error))
+            sys.exit("; ".join(str(error).splitlines()))  # the last line is what is told
         server = TlsServer()
         asker = TlsAsker(name, address, server, authority)
         minting = Minting(authority, server, backdate_s)
-        threading.Thread(target=minting.run, args=(asker,), daemon=True).start()
-        hello(given.period_ns)
-        for number, due in schedule(given.period_ns):
-            minting.want(number, due)
+        minting.start(asker)
+        try:
+            hello(given.period_ns)
+            for number, due in schedule(given.period_ns):
+                minting.want(number, due)
+        finally:
+            minting.end()
 
 
 if __name__ == "__main__":
