@@ -105,10 +105,13 @@ def run_tests(
     from lab.session.paths import home
 
     def start() -> LabHostShell:
+        options = session.LabHostOptions()
         if session.exists(home()):
-            for _ in kept_guests.down(home(), [session.known(home()).name]):
+            failed = session.known(home())
+            options = session.LabHostOptions.like(failed)
+            for _ in kept_guests.down(home(), [failed.name]):
                 pass
-        return session.shell_of(session.up(home(), session.LabHostOptions(), partial(view_for, quiet=False)))
+        return session.shell_of(session.up(home(), options, partial(view_for, quiet=False)))
 
     files, options = lab_host_tests.files_of(arguments or [], clone())
     shell = session.shell_of(session.find(home())) if session.exists(home()) else start()

@@ -90,6 +90,18 @@ class LabHostOptions:
     image: str = IMAGE
     emulator: str = ""
 
+    @classmethod
+    def like(cls, guest: KeptGuest) -> LabHostOptions:
+        """For another lab host in place of this one. Its kernel, what it reserves, and an emulator that was
+        named, are not known any more."""
+        image, _, _digest = guest.image.rpartition("-")
+        return cls(
+            memory=f"{guest.memory_bytes >> 20}MiB",
+            vcpus=guest.vcpus,
+            accelerator=AcceleratorRequest(guest.accelerator),
+            image=image,
+        )
+
 
 def shell_of(guest: KeptGuest) -> LabHostShell:
     """See LabHostShell."""

@@ -246,6 +246,15 @@ def test_an_emulated_lab_host_runs_on_a_qemu_that_does_not_hang_it(
     assert len(notes) == (emulator != "system")
 
 
+def test_a_lab_host_in_place_of_another_has_its_size() -> None:
+    failed = replace(
+        LAB_HOST, memory_bytes=4 << 30, vcpus=4, accelerator="tcg", image="labhost-newer-0123456789ab"
+    )
+    assert lab_host.LabHostOptions.like(failed) == lab_host.LabHostOptions(
+        "4096MiB", 4, AcceleratorRequest.TCG, image="labhost-newer"
+    )
+
+
 @pytest.mark.parametrize(("value", "nests"), [("1", True), ("Y", True), ("0", False), ("N", False)])
 def test_a_kvm_that_does_not_nest_is_not_used(tmp_path: Path, value: str, nests: bool) -> None:
     notes = list[str]()
