@@ -1,5 +1,4 @@
-"""The real `ports.Hypervisor`, on libvirt: the connection, guests' start and end, and queries about them. The
-freeze methods are in freeze/."""
+"""The real `ports.Hypervisor`, on libvirt: the connection, guests' start and end, queries. Uses freeze/."""
 
 from __future__ import annotations
 
@@ -31,6 +30,7 @@ from lab.hypervisor.loop import LOOP
 from lab.hypervisor.own_domains import OwnDomains
 from lab.hypervisor.run_state import send_all
 from lab.ports import Call, Clock, Freezing, Frozen, Resumed, Successor
+from lab.process.pace import paced
 
 _SWITCH_S = 0.0002
 """How long another thread of this process, which reads a probe or draws the terminal, may hold up one that is
@@ -373,7 +373,7 @@ class LibvirtHypervisor:
         libvirt needs up to a second to connect to the agent; the host's time is read only after that."""
         if guest in self._context.strangers:
             self._context.strangers.discard(guest)
-            self.agent_ready(guest, self._clock.now().raw_ns + _AGENT_NS)
+            self.agent_ready(guest, self._clock.now().raw_ns + round(paced(_AGENT_NS)))
         return agent.set_time(self._awake(guest), guest, self._clock, by)
 
     def agent_ready(self, guest: str, deadline_raw_ns: int) -> None:

@@ -8,8 +8,8 @@ the times for which a run measures are left as they are.
 
 from __future__ import annotations
 
-USUAL_S = 1.5
-"""The longest usual time from the start of QEMU on KVM until a Linux kernel prints its first line."""
+USUAL_S = 1.0
+"""The usual time from the start of QEMU on KVM until a Linux kernel prints its first line."""
 
 MOST = 30.0
 

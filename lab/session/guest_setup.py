@@ -33,6 +33,7 @@ from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.agent import SetBy
 from lab.hypervisor.domain import Accelerator
 from lab.ports import Clock, Resync, View
+from lab.process.pace import paced
 from lab.session.images import check_cell
 from lab.session.paths import default_home
 from lab.session.settings import Settings
@@ -131,9 +132,9 @@ class GuestSetup:
         if why := obstacle(probe.depth, cell, spec):
             raise Refused(why, where=f"guest {name}")
         if cell.resync.uses_agent:
-            self._hypervisor.agent_ready(name, self._clock.now().raw_ns + AGENT_NS)
+            self._hypervisor.agent_ready(name, self._clock.now().raw_ns + round(paced(AGENT_NS)))
         elif spec.is_own and cell.cycle.method.traits.freezes_files:  # before the writer, which hangs
-            self._hypervisor.agent_ready(name, self._clock.now().raw_ns + OWN_AGENT_NS)
+            self._hypervisor.agent_ready(name, self._clock.now().raw_ns + round(paced(OWN_AGENT_NS)))
         on_kvm = self._settings.accelerator.accelerator is Accelerator.KVM
         if on_kvm and not spec.is_own and probe.depth is Depth.PYTHON:
             probe.ssh.run(LOAD_PTP_KVM)  # for its readings, if it can

@@ -19,6 +19,7 @@ from lab.hypervisor.deadman.rescue import Wake
 from lab.hypervisor.freeze.base import OneByOne, charge
 from lab.hypervisor.qmp import QemuEvent
 from lab.ports import Call, Freezing, Frozen, Resumed
+from lab.process.pace import paced
 from lab.threads import Worker
 
 _AGENT_NS = 5 * NS_PER_S
@@ -59,7 +60,7 @@ class GuestSleep(OneByOne):
             raise Refused(
                 "its machine was started without S3, as its plan did not ask for it", where=self._guest
             )
-        deadline = self._context.clock.now().raw_ns + _AGENT_NS
+        deadline = self._context.clock.now().raw_ns + round(paced(_AGENT_NS))
         if self._guest in self._context.own:
             # libvirt asks QEMU itself (qemuDomainPMSuspendForDuration), without tainting the domain.
             agent.wait_ready(domain, self._guest, self._context.clock, deadline, plain=True)

@@ -27,6 +27,7 @@ from lab.hypervisor.deadman.thaw import ThawFiles
 from lab.hypervisor.freeze.base import OneByOne, charge
 from lab.hypervisor.run_state import ResumeOrder, StopOrder
 from lab.ports import Call, Freezing, Frozen, Resumed
+from lab.process.pace import paced
 from lab.threads import Worker
 
 _AGENT_NS = 5 * NS_PER_S
@@ -74,7 +75,8 @@ class Snapshot(OneByOne):
         domain, uuid = context.domain(guest)
         own = guest in context.own
         try:
-            agent.wait_ready(domain, guest, context.clock, context.clock.now().raw_ns + _AGENT_NS, plain=own)
+            deadline = context.clock.now().raw_ns + round(paced(_AGENT_NS))
+            agent.wait_ready(domain, guest, context.clock, deadline, plain=own)
             self._remind()
             if not own and agent.command(domain, guest, "guest-fsfreeze-status") != "thawed":
                 hint = "thaw them first: guest-fsfreeze-thaw"
