@@ -14,6 +14,7 @@ from lab.core.method import FreezeMethod
 from lab.core.patch import HoldPatch
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.host import patches
+from lab.process.pace import paced
 from tests.guest.conftest import Cli, Lab
 
 HOLDER = """
@@ -90,7 +91,8 @@ def backed_up_by_hand(cli: Cli) -> None:
     run = json.loads(done.stdout)
     assert run["outcome"] in ("passed", "inconclusive"), done.stdout
     [cycle] = run["guests"][0]["cycles"]
-    assert (cycle["regime"], cycle["stall"]["thawed_inside"]) == ("running", 0)
+    assert cycle["regime"] == "running" or run["outcome"] == "inconclusive"
+    assert cycle["stall"]["thawed_inside"] == 0
     assert cycle["stall"]["calls"]["low_ns"] > NS_PER_S
     assert not list(cli.home.rglob("freezelab-*.qcow2"))
     assert "differs" not in done.stderr
@@ -195,7 +197,7 @@ def test_a_small_calibration_covers(lab: Lab) -> None:
         (FreezeMethod.SUSPEND, 300),
         (FreezeMethod.SIGSTOP, 900),
     ):
-        length = length_ms * NS_PER_MS
+        length = round(paced(length_ms) * NS_PER_MS)  # or what scheduling does is as long
         result, _ = lab.cycle(
             patches.make(HoldPatch(length), lab.clock),
             frozen=method.freezes,
@@ -210,7 +212,7 @@ def test_a_small_calibration_covers(lab: Lab) -> None:
     everything = figures.all
     assert (everything.count, everything.lost, everything.met) == (3, 0, 3)
     # A hole of 900 ms is told from what scheduling does, if only by its size.
-    assert abs(everything.bias_ns) < 300 * NS_PER_MS
+    assert abs(everything.bias_ns) < paced(300 * NS_PER_MS)
     assert figures.noise is not None
     assert figures.noise.cycles == 1
     assert figures.offset_bound_ns is not None

@@ -27,6 +27,7 @@ from lab.host import patches
 from lab.hypervisor.domain import Accelerator
 from lab.ports import NullView
 from lab.process.clock import HostClock
+from lab.process.pace import paced
 from lab.record.journal import FileJournal
 from lab.session.guest_monitor import NOTHING_NS, STILL_S
 from lab.session.guests import Guests
@@ -119,7 +120,7 @@ def asleep(guests: Guests, name: str) -> bool:
     """Whether its vCPUs use as little CPU time as those of a guest that sleeps, for two seconds."""
     before = guests._hypervisor.cpu_time_ns(name)
     time.sleep(STILL_S)
-    return guests._hypervisor.cpu_time_ns(name) - before < NOTHING_NS
+    return guests._hypervisor.cpu_time_ns(name) - before < paced(NOTHING_NS)
 
 
 def test_a_kernel_that_panics_is_started_again_and_then_given_up(home: Path) -> None:
