@@ -30,6 +30,7 @@ from lab.core.units import NS_PER_S
 from lab.core.verdict import Finding
 from lab.guest.address import Address
 from lab.guest.probe import GuestProbe
+from lab.guest.wall_clock import wall_clock_page
 from lab.host import patches
 from lab.hypervisor import memory
 from lab.hypervisor.accelerators import AcceleratorRequest, choose
@@ -188,6 +189,7 @@ def shared(home: Path) -> Iterator[Lab]:
     """The same with its RAM in a file, which another QEMU can take over."""
     spec = GuestSpec("web-0", vcpus=2, kernel_options=TRUSTS_TSC)
     with running_lab(home, spec, shared_memory=True, golden=False) as made:
+        made.hypervisor.wall_clocks["web-0"] = wall_clock_page(made.probe.ssh)  # on KVM: for proofs
         yield made
 
 
