@@ -147,14 +147,27 @@ def longest_queue(lab: Lab) -> int:
     )
 
 
+def has_grown(lab: Lab, freezing: Freezing) -> bool:
+    """Whether the guest's CPU is the host's, to which a newer QEMU has added features that the older one of
+    `freezing` lacks: there is no way back then, which is said before anything is stopped."""
+    spec = lab.hypervisor.spec("web-0")
+    if spec is None or spec.accelerator is not Accelerator.KVM:
+        return False
+    with pytest.raises(Refused, match=r"lacks CPUID .*, which the guest's CPU has now"):
+        lab.hypervisor.prepare("web-0", freezing)
+    return True
+
+
 def test_up_to_another_version_and_down_again(shared: Lab, home: Path) -> None:
     """The distribution's QEMU, the backport for Debian 12 (10.0.2), and back, under one living guest."""
     newer = fetched("bookworm-backports")
     own = shared.hypervisor.emulator(Accelerator.TCG).path
     boot, first = shared.probe.facts().boot_id, shared.hypervisor.emulator_of("web-0")
     for emulator in (newer, own):
-        successor = Successor(str(emulator))
-        _frozen, resumed = hand_over(shared, Freezing(FreezeMethod.IN_PLACE, successor, prove_memory=True))
+        freezing = Freezing(FreezeMethod.IN_PLACE, Successor(str(emulator)), prove_memory=True)
+        if emulator == own and has_grown(shared, freezing):
+            return
+        _frozen, resumed = hand_over(shared, freezing)
         assert not resumed.why
         assert resumed.proof is not None and resumed.proof.differ == 0
         assert shared.probe.facts().boot_id == boot
@@ -174,8 +187,10 @@ def test_to_a_version_that_measures_queues(shared: Lab, home: Path) -> None:
             shared.hypervisor.prepare("web-0", newest)
         assert processes(home) == before
         return
-    own = Successor(str(shared.hypervisor.emulator(Accelerator.TCG).path))
-    for freezing in (newest, newest, Freezing(FreezeMethod.IN_PLACE, own)):
+    own = Freezing(FreezeMethod.IN_PLACE, Successor(str(shared.hypervisor.emulator(Accelerator.TCG).path)))
+    for freezing in (newest, newest, own):
+        if freezing is own and has_grown(shared, own):
+            return
         _frozen, resumed = hand_over(shared, freezing)
         assert not resumed.why
     assert shared.probe.read().round_trip_ns > 0
