@@ -29,7 +29,8 @@ PROOF = "Linux version"
 """The first words that a Linux kernel prints."""
 
 _UNSURE_KERNEL, _SURE_QEMU = (6, 12), (10,)
-"""Linux 6.12 and later sometimes fails to boot on the TCG of QEMU 7.2, but not on that of 10.0 and 11.1."""
+"""Linux 6.12 and later sometimes fails to boot on the TCG of QEMU 7.2, but not on that of 10.0 and 11.1. For
+lab hosts see hangs_lab_hosts()."""
 
 _BOOT_S = 30.0
 """Time limit for a kernel to print PROOF: it takes about 1 s on KVM, 10-20 s nested in an emulated host."""
@@ -101,12 +102,12 @@ def take_stored_pace(state: Path) -> None:
 def boots_unsurely(kernel: str, qemu: str) -> str:
     """Why guests with this kernel may not boot on TCG; "" when no reason is known. kernel: from uname -r.
     qemu: QEMU's version. Both begin with numbers and dots."""
-    linux, version = (_numbers(text) for text in (kernel, qemu))
-    if not linux or not version or linux < _UNSURE_KERNEL or version >= _SURE_QEMU:
+    linux, unsure = _numbers(kernel), _unsure(qemu)
+    if not unsure or linux < _UNSURE_KERNEL:
         return ""
     return (
-        f"Linux {'.'.join(map(str, linux[:2]))} does not boot every time on the TCG of QEMU "
-        f"{'.'.join(map(str, version[:2]))}; QEMU 10.0 and later boot it"
+        f"Linux {_short(linux)} does not boot every time on the TCG of QEMU {unsure}; "
+        "QEMU 10.0 and later boot it"
     )
 
 
@@ -116,10 +117,18 @@ def hangs_lab_hosts(qemu: str) -> str:
     Linux patches the scheduler's code when the first guest of KVM comes and the last one goes. On 7.2.22 a
     lab host's CPUs met the breakpoint of such a patch for ever, or panicked at it, after 410 and 1072 such
     times; on 10.0.13 not in 2341 (docs/labhost.md)."""
+    unsure = _unsure(qemu)
+    return f"on the TCG of QEMU {unsure} lab hosts hang sooner or later" if unsure else ""
+
+
+def _unsure(qemu: str) -> str:
+    """The first two numbers of a version before _SURE_QEMU; "" for a later or an unknown one."""
     version = _numbers(qemu)
-    if not version or version >= _SURE_QEMU:
-        return ""
-    return f"on the TCG of QEMU {'.'.join(map(str, version[:2]))} lab hosts hang sooner or later"
+    return _short(version) if version and version < _SURE_QEMU else ""
+
+
+def _short(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version[:2]))
 
 
 def _numbers(text: str) -> tuple[int, ...]:

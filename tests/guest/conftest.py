@@ -35,7 +35,7 @@ from lab.host import patches
 from lab.hypervisor import memory
 from lab.hypervisor.accelerators import AcceleratorRequest, choose
 from lab.hypervisor.adapter import LibvirtHypervisor
-from lab.ports import HostPatch, NullView
+from lab.ports import Freezing, Frozen, HostPatch, NullView, Resumed
 from lab.process.clock import HostClock
 from lab.process.pace import paced
 from lab.record.journal import FileJournal, read_history
@@ -191,6 +191,29 @@ def shared(home: Path) -> Iterator[Lab]:
     with running_lab(home, spec, shared_memory=True, golden=False) as made:
         made.hypervisor.wall_clocks["web-0"] = wall_clock_page(made.probe.ssh)  # on KVM: for proofs
         yield made
+
+
+IN_PLACE = Freezing(FreezeMethod.IN_PLACE)
+
+
+@pytest.fixture
+def quiet(shared: Lab) -> Iterator[None]:
+    """After the test the shared guest runs, and nothing of an exchange is left."""
+    yield
+    shared.hypervisor.on_step(lambda _guest, _step: None)
+    if shared.hypervisor.state("web-0") != "shut off":
+        shared.hypervisor.resume("web-0", IN_PLACE)
+    shared.hypervisor.finish("web-0")
+
+
+def hand_over(
+    lab: Lab, freezing: Freezing = IN_PLACE, budget_ns: int = 30 * NS_PER_S
+) -> tuple[Frozen, Resumed]:
+    lab.hypervisor.prepare("web-0", freezing)
+    frozen = lab.hypervisor.freeze("web-0", freezing, lab.clock.now().raw_ns + budget_ns)
+    resumed = lab.hypervisor.resume("web-0", freezing)
+    lab.hypervisor.finish("web-0")
+    return frozen, resumed
 
 
 @dataclass

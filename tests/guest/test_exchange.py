@@ -24,8 +24,9 @@ from lab.guest import timesync
 from lab.host import patches
 from lab.hypervisor import memory
 from lab.ports import Freezing, Successor
-from tests.guest.conftest import Lab, disk_is_sound, processes
-from tests.guest.exchange import IN_PLACE, hand_over, quiet  # noqa: F401 - a fixture
+from tests.guest.conftest import IN_PLACE, Lab, disk_is_sound, hand_over, processes
+
+pytestmark = pytest.mark.usefixtures("quiet")
 
 AT_ONCE = replace(IN_PLACE, at_once=True)
 SHORT: dict[str, Any] = {"settle_ns": NS_PER_S // 2, "before_ns": 2 * NS_PER_S, "watch_ns": 6 * NS_PER_S}

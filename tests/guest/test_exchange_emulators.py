@@ -16,8 +16,9 @@ from lab.hypervisor.domain import Accelerator
 from lab.hypervisor.process import QemuProcess
 from lab.image.store import default_cache
 from lab.ports import Freezing, Successor
-from tests.guest.conftest import Lab, processes
-from tests.guest.exchange import IN_PLACE, hand_over, quiet  # noqa: F401 - a fixture
+from tests.guest.conftest import Lab, hand_over, processes
+
+pytestmark = pytest.mark.usefixtures("quiet")
 
 COLD = Freezing(FreezeMethod.IN_PLACE, Successor(cold=True), prove_memory=True)
 

@@ -103,35 +103,32 @@ class TlsAsker:
 
 
 class Minting:
-    """Makes certificates in a thread: one is ready at each time, and never older than it has to be."""
+    """Makes a certificate for each request in a thread, and has the guest asked: none is older than it has
+    to be."""
 
-    def __init__(self, authority: Authority, server: TlsServer, backdate_s: int) -> None:
-        self._authority, self._server, self._backdate = authority, server, backdate_s
+    def __init__(self, authority: Authority, server: TlsServer, asker: TlsAsker, backdate_s: int) -> None:
+        self._authority, self._server, self._asker = authority, server, asker
+        self._backdate = backdate_s
         self._wanted: queue.SimpleQueue[tuple[int, int, int] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
         self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
 
     def want(self, number: int, due: int) -> None:
         """A certificate for this request."""
         self._wanted.put((number, due, raw_ns()))
 
-    def start(self, asker: TlsAsker) -> None:
-        """Make one for each request, and ask the guest."""
-        self._thread = threading.Thread(target=self._run, args=(asker,), daemon=True)
-        self._thread.start()
-
     def end(self) -> None:
         """Make no more; after this nothing is written to the authority's folder."""
         self._ended.set()
         self._wanted.put(None)
-        if self._thread is not None:
-            self._thread.join(LONGEST_S)
+        self._thread.join(LONGEST_S)
 
-    def _run(self, asker: TlsAsker) -> None:
+    def _run(self) -> None:
         while (wanted := self._wanted.get()) is not None and not self._ended.is_set():
             number, due, sent = wanted
             self._server.load(self._authority.issue(self._backdate))
-            asker.ask(number, due, sent)
+            self._asker.ask(number, due, sent)
 
 
 def main() -> None:
@@ -146,8 +143,7 @@ def main() -> None:
             sys.exit("; ".join(str(error).splitlines()))  # the last line is what is told
         server = TlsServer()
         asker = TlsAsker(name, address, server, authority)
-        minting = Minting(authority, server, backdate_s)
-        minting.start(asker)
+        minting = Minting(authority, server, asker, backdate_s)
         try:
             hello(given.period_ns)
             for number, due in schedule(given.period_ns):
