@@ -108,7 +108,7 @@ def run_tests(
         options = session.LabHostOptions()
         if session.exists(home()):
             failed = session.known(home())
-            options = session.LabHostOptions.like(failed)
+            options = session.LabHostOptions.read(failed)
             for _ in kept_guests.down(home(), [failed.name]):
                 pass
         return session.shell_of(session.up(home(), options, partial(view_for, quiet=False)))

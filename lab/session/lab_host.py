@@ -15,9 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from lab.core.plan import SYSTEM
 from lab.core.units import format_size, parse_size
-from lab.errors import Refused, UsageError
+from lab.errors import RecordError, Refused, UsageError
 from lab.guest.address import Address
 from lab.host import emulators
 from lab.hypervisor.accelerators import AcceleratorRequest, choose, hangs_lab_hosts
@@ -90,17 +92,24 @@ class LabHostOptions:
     image: str = IMAGE
     emulator: str = ""
 
+    def write(self, guest: KeptGuest) -> None:
+        """Write them to a file of this lab host's, for read()."""
+        _options_file(guest).write_bytes(TypeAdapter(LabHostOptions).dump_json(self, indent=1))
+
     @classmethod
-    def like(cls, guest: KeptGuest) -> LabHostOptions:
-        """For another lab host in place of this one. Its kernel, what it reserves, and an emulator that was
-        named, are not known any more."""
-        image, _, _digest = guest.image.rpartition("-")
-        return cls(
-            memory=f"{guest.memory_bytes >> 20}MiB",
-            vcpus=guest.vcpus,
-            accelerator=AcceleratorRequest(guest.accelerator),
-            image=image,
-        )
+    def read(cls, guest: KeptGuest) -> LabHostOptions:
+        """Those that this lab host was started with, for another one in its place. RecordError when they are
+        not there, or not valid."""
+        path = _options_file(guest)
+        try:
+            return TypeAdapter(cls).validate_json(path.read_bytes())
+        except (OSError, ValueError) as error:
+            what = f"the options of the lab host cannot be read: {str(error).splitlines()[0]}"
+            raise RecordError(what, where=str(path), hint="freezelab labhost down, and up again") from None
+
+
+def _options_file(guest: KeptGuest) -> Path:
+    return Path(guest.console).with_name("options.json")
 
 
 def shell_of(guest: KeptGuest) -> LabHostShell:
@@ -173,6 +182,7 @@ def up(home: Path, options: LabHostOptions, views: Views) -> KeptGuest:
     )
     guest = start_guest(home, wanted, views)
     try:
+        options.write(guest)
         with views([]) as (view, _):
             shell = shell_of(guest)
             if not shell.run(f"ls {_READY} 2>/dev/null || true"):

@@ -2,8 +2,8 @@
 
 An emulated CPU that takes one world's state for another's, see docs/labhost.md, makes every guest's start
 fail, and later the lab host's kernel. So a file with failures counts only if the lab host still boots a guest
-on KVM. If it does not, it is removed, started from its golden state, and the file is run once more. If it
-does, what failed is: the emulated CPU may fail a single guest.
+on KVM. If it does not, another one is started in its place, and the file is run once more. If it does, what
+failed is: the emulated CPU may fail a single guest.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class FileTested:
 
 
 class LabHostTests:
-    """Runs files of tests in the lab host. start: removes the lab host if there is one, and starts one.
+    """Runs files of tests in the lab host. start: removes the lab host if there is one, and starts another.
     shell: of the one that there is. say: gets each line of output. ill: why the lab host has failed; "" when
     it has not."""
 
@@ -126,7 +126,7 @@ class LabHostTests:
             why = self._ill(self._shell)
             if not why:
                 return FileTested(name, FileOutcome.FAILED, took_ns, line or f"exit status {status}")
-            self._say(f"the lab host has failed ({why}): it is started again from its golden state")
+            self._say(f"the lab host has failed ({why}): another one is started in its place")
             self._shell = self._start()
             if last:
                 return FileTested(name, FileOutcome.NOT_RUN, took_ns, f"the lab host failed twice: {why}")

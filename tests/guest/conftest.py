@@ -35,9 +35,10 @@ from lab.host import patches
 from lab.hypervisor import memory
 from lab.hypervisor.accelerators import AcceleratorRequest, choose
 from lab.hypervisor.adapter import LibvirtHypervisor
+from lab.hypervisor.domain import Accelerator
 from lab.ports import Freezing, Frozen, HostPatch, NullView, Resumed
 from lab.process.clock import HostClock
-from lab.process.pace import paced
+from lab.process.pace import PACE, paced
 from lab.record.journal import FileJournal, read_history
 from lab.record.rebuild import observations_of
 from lab.session.guests import Guests
@@ -72,12 +73,19 @@ def remove_home(path: Path) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def image(home: Path) -> None:
-    """The Debian image, built by the program if it is not cached. Its kernel's boot on this host is measured,
-    by which limits of tests are multiplied, as the program's are."""
+def accelerator(home: Path) -> Accelerator:
+    """What guests run on here, found by a boot of the Debian image, which the program builds if it is not
+    cached. The boot is measured: limits of tests are multiplied by it, as the program's are."""
     plan = Plan("image", "", "", (GuestSpec("web-0"),), ResyncMechanism.NONE, SUSPEND, Expectations())
     images = images_for(plan, lambda _stage, _fraction: None)
-    choose(AcceleratorRequest.AUTO, proof_kernel(images.values(), lambda _stage, _part: None), home)
+    kernel = proof_kernel(images.values(), lambda _stage, _part: None)
+    return choose(AcceleratorRequest.AUTO, kernel, home).accelerator
+
+
+def slow_host() -> bool:
+    """Whether this host runs guests several times slower than usual ones do, as where KVM is emulated. There
+    a guest stands while its clocks run, by tenths of a second, so that bounds are wide, and regimes mixed."""
+    return PACE.factor >= 2
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from lab.core.method import FreezeMethod
 from lab.core.patch import HoldPatch
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.host import patches
+from lab.hypervisor.domain import Accelerator
 from lab.process.pace import paced
-from tests.guest.conftest import Cli, Lab
+from tests.guest.conftest import Cli, Lab, slow_host
 
 HOLDER = """
 import sys
@@ -91,7 +92,7 @@ def backed_up_by_hand(cli: Cli) -> None:
     run = json.loads(done.stdout)
     assert run["outcome"] in ("passed", "inconclusive"), done.stdout
     [cycle] = run["guests"][0]["cycles"]
-    assert cycle["regime"] == "running" or run["outcome"] == "inconclusive"
+    assert cycle["regime"] == "running" or (slow_host() and run["outcome"] == "inconclusive")
     assert cycle["stall"]["thawed_inside"] == 0
     assert cycle["stall"]["calls"]["low_ns"] > NS_PER_S
     assert not list(cli.home.rglob("freezelab-*.qcow2"))
@@ -112,7 +113,7 @@ def shut_down_inside(cli: Cli) -> None:
         assert refused.stderr == "freezelab: guest web-0: it has shut down\nfreezelab down web-0\n"
 
 
-def test_a_guest_is_kept_looked_at_and_taken_down(cli: Cli, tmp_path: Path) -> None:
+def test_a_guest_is_kept_looked_at_and_taken_down(cli: Cli, accelerator: Accelerator, tmp_path: Path) -> None:
     up = cli("up")
     assert up.returncode == 0, up.stderr
     (qemu,) = cli.qemu()
@@ -154,7 +155,8 @@ def test_a_guest_is_kept_looked_at_and_taken_down(cli: Cli, tmp_path: Path) -> N
     noise = look["noise"]
     assert noise["drift"]["low"] <= 0 <= noise["drift"]["high"]
     # No guest, no SSH. On KVM the guest's readings may be sharper, by ptp_kvm.
-    assert noise["width_ns"] < max(look["raw"]["width_ns"], NS_PER_MS)
+    sharp_ns = NS_PER_MS if accelerator is Accelerator.KVM else 0
+    assert noise["width_ns"] < max(look["raw"]["width_ns"], sharp_ns)
     assert look["discipline"]["before"]["held"] is False
     assert "since the beginning" in seen.stderr  # progress, for this is no terminal
 

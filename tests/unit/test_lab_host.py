@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from lab.cli.lab_hosts import options_there
 from lab.cli.main import app
-from lab.errors import Refused
+from lab.errors import RecordError, Refused
 from lab.hypervisor.accelerators import AcceleratorRequest, take_pace
 from lab.hypervisor.domain import Accelerator
 from lab.playbook import load
@@ -246,13 +246,18 @@ def test_an_emulated_lab_host_runs_on_a_qemu_that_does_not_hang_it(
     assert len(notes) == (emulator != "system")
 
 
-def test_a_lab_host_in_place_of_another_has_its_size() -> None:
-    failed = replace(
-        LAB_HOST, memory_bytes=4 << 30, vcpus=4, accelerator="tcg", image="labhost-newer-0123456789ab"
+def test_a_lab_host_in_place_of_another_has_its_options(tmp_path: Path) -> None:
+    failed = replace(LAB_HOST, console=str(tmp_path / "console-labhost.log"))
+    with pytest.raises(RecordError, match="No such file"):
+        lab_host.LabHostOptions.read(failed)
+    options = lab_host.LabHostOptions(
+        "6GiB", 4, AcceleratorRequest.TCG, None, False, "1GiB", "6.12", "labhost-newer", "/opt/qemu"
     )
-    assert lab_host.LabHostOptions.like(failed) == lab_host.LabHostOptions(
-        "4096MiB", 4, AcceleratorRequest.TCG, image="labhost-newer"
-    )
+    options.write(failed)
+    assert lab_host.LabHostOptions.read(failed) == options
+    (tmp_path / "options.json").write_text('{"vcpus": "many"}')
+    with pytest.raises(RecordError, match="cannot be read"):
+        lab_host.LabHostOptions.read(failed)
 
 
 @pytest.mark.parametrize(("value", "nests"), [("1", True), ("Y", True), ("0", False), ("N", False)])

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.guest.conftest import Cli
 
 PLAYBOOK = """
@@ -16,10 +18,11 @@ expect: {kernel_log: any}
 """
 
 
+@pytest.mark.timeout(900)  # the image may have to be built
 def test_the_backup_takes_the_address_and_the_woken_master_has_it_as_well(cli: Cli) -> None:
     path = cli.home / "playbook.yaml"
     path.write_text(PLAYBOOK)
-    done = cli("run", str(path), "--json")
+    done = cli("run", str(path), "--json", timeout=500)
     assert done.stdout.startswith("{"), done.stderr
     (workload,) = json.loads(done.stdout)["workloads"]
     (cycle,) = workload["cycles"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from lab.core.verdict import Outcome
-from tests.guest.conftest import Cli
+from lab.hypervisor.domain import Accelerator
+from tests.guest.conftest import Cli, slow_host
 
 MATRIX = """
 name: three
@@ -79,7 +81,9 @@ def test_a_matrix_of_methods_and_what_they_predict(cli: Cli) -> None:
     ]
     cycles = {guest["cell"]: guest["cycles"][0] for guest in seen["guests"]}
     for cell, cycle in cycles.items():
-        assert cycle["regime"] == ("jumped" if cell == "host-sleep" else "resumed"), (cell, cycle["problems"])
+        wanted = "jumped" if cell == "host-sleep" else "resumed"
+        open_too = (None, "mixed") if slow_host() else ()
+        assert cycle["regime"] in (wanted, *open_too), (cell, cycle["problems"])
         assert all(held["agrees"] is not False for held in cycle["predictions"]), cycle["predictions"]
     assert {"save", "restore"} <= {step["name"] for step in cycles["save-restore"]["steps"]}
     assert cycles["guest-sleep"]["boot_id_unchanged"]
@@ -160,8 +164,12 @@ def test_what_does_not_go_together_is_refused_by_plan(cli: Cli, patch: str, says
     ],
 )
 def test_what_this_machine_cannot_do_is_told_before_a_guest_is_booted(
-    cli: Cli, patch: str, says: str
+    cli: Cli, accelerator: Accelerator, patch: str, says: str
 ) -> None:
+    if patch == "reload-kvm" and accelerator is Accelerator.KVM:
+        pytest.skip("KVM is usable here")
+    if "ansible" in patch and shutil.which("ansible-playbook") is None:
+        says = "ansible-playbook is not installed"
     path = cli.home / "playbook.yaml"
     path.write_text(f"name: wrong\nresync: none\ncycle:\n  patch: {patch}\n")
     done = cli("run", str(path))
