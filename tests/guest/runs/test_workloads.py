@@ -79,7 +79,8 @@ def test_a_search_finds_the_pause_between_two(cli: Cli) -> None:
     done = cli("run", str(path), "--json")
     assert done.stdout.startswith("{"), done.stderr
     (found,) = json.loads(done.stdout)["tolerances"]
-    assert [(one["pause_ns"] // 1_000_000_000, one["outcome"]) for one in found["tries"]] == [
+    decided = [one for one in found["tries"] if one["outcome"] != "inconclusive"]  # others are made again
+    assert [(one["pause_ns"] // 1_000_000_000, one["outcome"]) for one in decided] == [
         (1, "passed"),
         (2, "passed"),
         (4, "failed"),
