@@ -20,6 +20,7 @@ from tests.campaign import table
 from tests.campaign.cases import Case, Target, numbered
 from tests.campaign.worker import PROJECT, launch
 
+NOTHING_WORKS = "not even a run without a fault works here"
 CASE_S = 300.0
 """A case that takes longer is ended, and told as one that hangs."""
 
@@ -94,7 +95,7 @@ def _prepare(work: Path) -> None:
         child = launch(Case(method, "phase/measure", Target.NOTHING, "at all"), work, 0, learn=True)
         out, err = child.communicate(timeout=CASE_S)
         if child.returncode or json.loads(out)["exit"] != 0:
-            raise SystemExit(f"campaign: not even a run without a fault works here: {out}{err}")
+            raise SystemExit(f"campaign: {NOTHING_WORKS}: {out}{err}")
     ready.write_text(wanted)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.campaign.__main__ import NOTHING_WORKS
+from tests.guest.conftest import slow_host
 from tests.mounts import need_namespaces
 
 CASES = int(os.environ.get("FREEZELAB_CAMPAIGN", "20"))
@@ -34,5 +36,7 @@ def test_no_fault_loses_a_guest_or_makes_a_verdict_wrong(tmp_path: Path) -> None
         capture_output=True,
         text=True,
     )
+    if slow_host() and NOTHING_WORKS in done.stderr:
+        pytest.skip(f"too slow a host for the cases' budgets: {done.stderr.strip()}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{CASES} cases, 0 wrong" in done.stderr
