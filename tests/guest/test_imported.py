@@ -19,6 +19,7 @@ from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.errors import MachineError
 from lab.image import firmware
 from lab.image.store import default_cache
+from lab.process.pace import paced
 from tests.guest.cloud_images import cloud_image
 from tests.guest.conftest import FREEZELAB, Cli
 from tests.unit.disks import START, write_dos_table
@@ -120,7 +121,7 @@ def test_what_an_import_leaves_that_was_killed_is_told_and_removed(
     own: Cli, cache: Path, hangs: Path
 ) -> None:
     process = own.start("image", "import", "killed", str(hangs), "--boot", "5min")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + paced(60)
     while not [guest for guest in own.qemu() if guest.cpu_times().user > 1]:  # it jumps to itself
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
