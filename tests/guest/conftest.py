@@ -83,9 +83,9 @@ def accelerator(home: Path) -> Accelerator:
 
 
 def slow_host() -> bool:
-    """Whether this host runs guests several times slower than usual ones do, as where KVM is emulated. There
+    """Whether this host runs guests on KVM more slowly than usual ones do, as where KVM is emulated. There
     a guest stands while its clocks run, by tenths of a second, so that bounds are wide, and regimes mixed."""
-    return PACE.factor >= 2
+    return PACE.factor > 1
 
 
 @contextmanager
