@@ -63,7 +63,10 @@ def test_a_guest_without_python_is_looked_into_by_a_shell() -> None:
         assert (one["boot"]["probe"], one["differs"], one["left"]) == ("shell", {}, []), one
         assert one["status"] in (0, 3), one  # 3: a busy host's bounds
         [cycle] = one["cycles"]
-        assert (cycle["regime"], cycle["closes"]) == (regime, True), cycle
+        lag = cycle["witnesses"]["lag"]
+        wide = lag["high_ns"] - lag["low_ns"] > 0.5e9  # on a busy host, by a shell that takes long to answer
+        assert cycle["regime"] in ((regime, None) if wide else (regime,)), cycle
+        assert cycle["closes"], cycle
         assert cycle["pause"]["low_ns"] > least
         assert (cycle["witnesses"]["gap"] is None) == (name == "cut")
         assert cycle["witnesses"]["lag"]["high_ns"] - cycle["witnesses"]["lag"]["low_ns"] > 2e6
