@@ -170,7 +170,7 @@ def test_what_this_machine_cannot_do_is_told_before_a_guest_is_booted(
     cli: Cli, accelerator: Accelerator, patch: str, says: str
 ) -> None:
     if patch == "reload-kvm" and accelerator is Accelerator.KVM:
-        pytest.skip("KVM is usable here")
+        pytest.skip("refused only where KVM cannot be used, and here it can")
     if "ansible" in patch and shutil.which("ansible-playbook") is None:
         says = "ansible-playbook is not installed"
     path = cli.home / "playbook.yaml"
