@@ -82,6 +82,28 @@ def lost_in_migration(clocksource: str, pause: Interval) -> Interval | None:
     return Interval(0, max(0, pause.high_ns)) if clocksource == READ_AGAIN else None
 
 
+STATE_OUT = "state out"
+"""The step in which QEMU writes a guest's device state."""
+
+
+def ran_on(obs: Observation) -> Interval:
+    """For how long a guest's clocks may have run after the stop of an exchange in place, in host time: from
+    QEMU's stop, after which it flushes the guest's disks, until it has read READ_AGAIN. [0, 0] where they
+    stand still from the stop on, as with a guest that was stopped before its state was asked for."""
+    none = Interval(0, 0)
+    if (
+        not obs.method.traits.stopped_by_migration
+        or obs.stop is None
+        or obs.called_off
+        or obs.proof is not None
+    ):
+        return none
+    if obs.facts_before is None or obs.facts_before.clocksource != READ_AGAIN:
+        return none
+    written = [step.ended_raw_ns for step in obs.steps if step.name == STATE_OUT]
+    return Interval(0, max(0, written[0] - obs.stop.called.raw_ns)) if written else none
+
+
 def why(clocksource: str) -> str:
     """The reason, in words."""
     turn = round(_WRAPS_NS[clocksource], -7)

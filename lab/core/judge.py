@@ -133,6 +133,8 @@ def _foreseen(
         if obs.method.traits.sends_rest_stopped and not obs.called_off:
             less = clocksource.lost_in_migration(facts.clocksource, pause)
             stopped, lost = stopped and less is None, less or lost
+    if stopped and (late := clocksource.ran_on(obs)).high_ns:
+        stopped, lost = False, Interval(max(0, pause.low_ns - late.high_ns), max(0, pause.high_ns))
     watch_ns = spec.watch_ns if spec is not None else None
     migrated = not obs.method.keeps_process and not obs.called_off
     return rules.forecast(setup, pause, stopped, watch_ns, lost, before, cut=obs.cut, migrated=migrated)
@@ -264,8 +266,9 @@ def measure(
     # A guest that goes to sleep by itself is silent, and its clocks stand still, before its machine is.
     asleep = obs.method.sleeps
     pause = measure_pause(
-        obs.readings, obs.beats, obs.sampler, stop, resume, obs.frozen, pair, obs.cut or asleep, late_ns
-    )
+        obs.readings, obs.beats, obs.sampler, stop, resume, obs.frozen, pair, obs.cut or asleep, late_ns,
+        clocksource.ran_on(obs),
+    )  # fmt: skip
     if asleep:
         pause = replace(pause, stamps=None)
     if pause.ran and not rescued:

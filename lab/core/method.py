@@ -63,6 +63,7 @@ class MethodTraits:
     shares_memory: the guest's RAM has to be a file that two QEMU processes can map.
     overlaps: two QEMU processes have to be there through the pause, so no patch can need that there is none.
     sends_rest_stopped: memory of the guest is sent between its stop and the time when QEMU reads its clocks.
+    stopped_by_migration: QEMU stops the guest itself, when it has begun to send the guest's state.
     sleeps: the guest suspends itself (S3), which its machine has to offer. It is silent, and its clocks stand
         still, before its machine does.
     freezes_files: the guest's file systems are frozen, by its agent. With `freezes`, so is the guest.
@@ -84,6 +85,7 @@ class MethodTraits:
     shares_memory: bool = False
     overlaps: bool = False
     sends_rest_stopped: bool = False
+    stopped_by_migration: bool = False
     sleeps: bool = False
     freezes_files: bool = False
     in_cgroup: bool = False
@@ -207,6 +209,7 @@ _TRAITS = {
         "replace every guest's QEMU process with a successor started before, RAM left in place",
         keeps_process=False,
         shares_memory=True,
+        stopped_by_migration=True,
         overhead_ns=_QUICK_NS,
     ),
     FreezeMethod.LIVE_MIGRATE: MethodTraits(

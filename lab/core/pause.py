@@ -55,6 +55,8 @@ MOST_SHARE = 5
 """RESUMED and JUMPED mean that the clocks stood still, or ran, for all but at most a fifth of the pause, and
 nothing indicates even that."""
 
+NOTHING = Interval(0, 0)
+
 UNSEEN_FLOORS = 2
 """For a pause of some 10 ms a fifth is less than readings resolve. RESUMED then means that the clocks stood
 still for at least half of it, and ran meanwhile for no longer than this many of the sampler's floors:
@@ -126,12 +128,15 @@ def _missed(sampler: SamplerReport, stop_guest: Interval, resume_guest: Interval
     )
 
 
-def _regime(host: Interval, lag: Interval, gap: Interval, unseen_ns: int) -> Regime | None:
+def _regime(
+    host: Interval, lag: Interval, gap: Interval, unseen_ns: int, ran_on: Interval = NOTHING
+) -> Regime | None:
     ran_ns = min(gap.high_ns, host.high_ns - lag.low_ns)
-    if ran_ns <= unseen_ns and lag.low_ns > 0 and host.meets(lag) and 2 * lag.low_ns >= host.high_ns:
-        return Regime.RESUMED
-    if lag.low_ns > 0 and host.meets(lag) and MOST_SHARE * lag.low_ns >= (MOST_SHARE - 1) * host.high_ns:
-        return Regime.RESUMED
+    if lag.low_ns > 0 and host.meets(lag + ran_on):
+        if ran_ns <= unseen_ns and 2 * lag.low_ns >= host.high_ns:
+            return Regime.RESUMED
+        if MOST_SHARE * lag.low_ns >= (MOST_SHARE - 1) * host.high_ns:
+            return Regime.RESUMED
     if gap.low_ns > 0:
         if 0 in lag and host.meets(gap) and MOST_SHARE * lag.high_ns <= host.low_ns:
             return Regime.JUMPED
@@ -164,6 +169,7 @@ def measure_pause(
     rates: tuple[Rate, Rate] = (Rate.within(PHI_PPM), Rate.within(PHI_PPM)),
     cut: bool = False,
     late_ns: int = LATE_NS,
+    ran_on: Interval = NOTHING,
 ) -> Pause:
     """The pause between `stop` and `resume` from all that was observed around it.
 
@@ -172,7 +178,8 @@ def measure_pause(
     observations: a witness that is missing is missing from `witnesses`, and then the pause does not close.
     cut: the guest's connections were cut by its networking. Then the silence is no contradiction; and if the
     sampler was lost with them, the pause closes on the lag alone if that explains all of it. late_ns: how
-    late the guest may start before its hole counts as lost time.
+    late the guest may start before its hole counts as lost time. ran_on: how long the hypervisor let the
+    clocks run on after the stop (core.clocksource.ran_on); no sign of another regime.
     """
     host = hypervisor_witness(stop, resume) if frozen else Interval(0, 0)
     stamps = stamps_apart(stop, resume) if frozen else None
@@ -243,12 +250,12 @@ def measure_pause(
         standstill = Interval(standstill.low_ns, max(standstill.low_ns, min(standstill.high_ns, most)))
     unseen = UNSEEN_FLOORS * sampler.floor_ns if sampler is not None and gap_and_noise is not None else -1
     gap_value = counted.mid_ns if gap.low_ns > 0 else 0
-    regime = _regime(standstill, lag, gap, unseen) if frozen else _running(lag, gap)
+    regime = _regime(standstill, lag, gap, unseen, ran_on) if frozen else _running(lag, gap)
     closes = 0 in closure
     # What each says, and what of it may narrow: of a hole the lower bound is inferred.
     claims = {Witness.HYPERVISOR: (standstill, standstill)}
     if regime is Regime.RESUMED:
-        claims[Witness.LAG] = lag, lag
+        claims[Witness.LAG] = lag + ran_on, lag + ran_on
     elif regime is Regime.JUMPED:
         claims[Witness.GAP] = gap, Interval(0, gap.high_ns)
     elif regime is Regime.MIXED:

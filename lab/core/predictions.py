@@ -243,7 +243,10 @@ def prediction_checks(result: CycleResult) -> tuple[PredictionCheck, ...]:
         found += again
     else:
         if predicts.regime is not None:
-            found.append(_regime(result, predicts.regime))
+            regime = _regime(result, predicts.regime)
+            if regime.measured == Regime.MIXED and clocksource.ran_on(obs).high_ns:
+                regime = replace(regime, agrees=None)  # of a short pause that may be more than a fifth
+            found.append(regime)
         found.append(_wall_clock(result, predicts.wall_clock, slack, unclear))
     if obs.method.freezes:
         found.append(_boottime(result, predicts.boottime_counts, early, late))

@@ -16,17 +16,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lab.process.pace import PACE, paced
 from tests.campaign import table
 from tests.campaign.cases import Case, Target, numbered
 from tests.campaign.worker import PROJECT, launch
 
-NOTHING_WORKS = "not even a run without a fault works here"
 CASE_S = 300.0
 """A case that takes longer is ended, and told as one that hangs."""
 
 
 def main() -> int:
     asked = _arguments()
+    PACE.factor = asked.pace
     results = table.read(asked.file)
     if asked.table:
         print(table.render(results))
@@ -77,6 +78,9 @@ def _arguments() -> Any:
     parser.add_argument("--number", type=int, help="one of the cases, once more")
     parser.add_argument("--jobs", type=int, default=2, help="cases side by side")
     parser.add_argument(
+        "--pace", type=float, default=1.0, help="how many times slower than usual this host runs guests"
+    )
+    parser.add_argument(
         "--work", type=Path, default=Path("/var/tmp/freezelab-campaign"), help="what cases share"
     )
     parser.add_argument("--list", action="store_true", help="the cases; nothing is done")
@@ -93,9 +97,9 @@ def _prepare(work: Path) -> None:
     work.mkdir(parents=True, exist_ok=True)
     for method in ("suspend", "in-place"):
         child = launch(Case(method, "phase/measure", Target.NOTHING, "at all"), work, 0, learn=True)
-        out, err = child.communicate(timeout=CASE_S)
+        out, err = child.communicate(timeout=paced(CASE_S))
         if child.returncode or json.loads(out)["exit"] != 0:
-            raise SystemExit(f"campaign: {NOTHING_WORKS}: {out}{err}")
+            raise SystemExit(f"campaign: not even a run without a fault works here: {out}{err}")
     ready.write_text(wanted)
 
 
@@ -128,7 +132,7 @@ def _run(todo: list[tuple[int, Case]], asked: Any) -> list[dict[str, Any]]:
                 running[child] = number, case, time.monotonic()
             time.sleep(0.05)
             for child, (number, case, since) in list(running.items()):
-                late = time.monotonic() - since > CASE_S
+                late = time.monotonic() - since > paced(CASE_S)
                 if child.poll() is None and not late:
                     continue
                 del running[child]

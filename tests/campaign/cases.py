@@ -9,6 +9,8 @@ from enum import IntEnum, StrEnum
 from fnmatch import fnmatch
 from typing import Any
 
+from lab.process.pace import paced
+
 
 class Stage(IntEnum):
     """What a step means for the guest."""
@@ -70,8 +72,8 @@ ACTIONS: dict[Target, tuple[str, ...]] = {
 }
 
 BUDGET_S = {"guest-sleep": 12.0, "in-place-cold": 8.0}
-"""6 s for other methods. A guest takes seconds to fall asleep, and a new process seconds to start, when the
-machine is busy with other cases."""
+"""On a usual host; 6 s for other methods. A guest takes seconds to fall asleep, and a new process seconds to
+start, when the machine is busy with other cases."""
 
 STOPPED_S = 2.0
 """How much longer than the budget "stop" stops something."""
@@ -155,7 +157,7 @@ class Case:
 
     @property
     def budget_s(self) -> float:
-        return BUDGET_S.get(self.method, 6.0)
+        return paced(BUDGET_S.get(self.method, 6.0))
 
     @property
     def stopped_s(self) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import paramiko
 
+from lab.process.pace import paced
 from tests.campaign.place import HOME
 
 _COMMANDS = {
@@ -26,9 +27,10 @@ class Inside:
     def __init__(self) -> None:
         self._client: paramiko.SSHClient | None = None
 
-    def open(self, host: str, port: int, within_s: float = 8.0) -> None:
+    def open(self, host: str, port: int) -> None:
         """OSError or SSHException when it cannot be had in time."""
         key = paramiko.Ed25519Key.from_private_key_file(str(Path(HOME) / "keys" / "lab_ed25519"))
+        within_s = paced(8.0)
         end = time.monotonic() + within_s
         while True:
             client = paramiko.SSHClient()
@@ -52,7 +54,7 @@ class Inside:
     def run(self, command: str) -> str:
         if self._client is None:
             raise OSError("no connection")
-        _stdin, out, _err = self._client.exec_command(command, timeout=5)
+        _stdin, out, _err = self._client.exec_command(command, timeout=paced(5))
         return out.read().decode(errors="replace")
 
     def close(self) -> None:

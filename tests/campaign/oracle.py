@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lab.process.pace import paced
 from tests.campaign import place
 from tests.campaign.cases import Case, Stage, Target
 from tests.campaign.faults import Fault
 from tests.campaign.processes import LEAST_NS, Life, Standstill, running, silences, standstills
 
 LATE_S = 1.0
-"""A guest has to run again by the budget and this much."""
+"""A guest has to run again by the budget and this much, on a usual host."""
 
 BLINK_S = 0.12
 """What the watch may be wrong by: late looks on a busy machine, and vCPUs that have nothing to do."""
@@ -196,9 +197,9 @@ def _stood(seen: Seen) -> list[str]:
     if seen.runs:
         found += [f"the dead-man says that it {what}, and it runs" for what in seen.acts if what != "resumed"]
     for still in stood(seen):
-        limit = still.since + case.budget_s + LATE_S
+        limit = still.since + case.budget_s + paced(LATE_S)
         if case.target in (Target.QEMU, Target.SUCCESSOR) and case.action == "stop" and fault.over:
-            limit = max(limit, fault.over + LATE_S)
+            limit = max(limit, fault.over + paced(LATE_S))
         if still.until > limit + BLINK_S + seen.widest_s:
             how = (
                 "and ended so" if still.ended else "and ran again" if still.until < seen.until else "for good"

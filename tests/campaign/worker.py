@@ -22,6 +22,7 @@ from typing import Any
 
 from paramiko import SSHException
 
+from lab.process.pace import PACE, paced
 from tests.campaign import oracle, place, processes
 from tests.campaign.cases import Case, Stage, Target
 from tests.campaign.faults import Fault, NotThere
@@ -51,8 +52,11 @@ def launch(
     """Start one; its standard output is the result, as JSON. learn: keep what later cases can begin with."""
     kept = str(keep) if keep is not None else ""
     order = json.dumps(
-        {"case": case.as_data(), "work": str(work), "seed": seed, "keep": kept, "learn": learn}
-    )
+        {
+            "case": case.as_data(), "work": str(work), "seed": seed, "keep": kept, "learn": learn,
+            "pace": PACE.factor,
+        }
+    )  # fmt: skip
     return subprocess.Popen(
         [*UNSHARE, sys.executable, "-m", "tests.campaign.worker", order],
         cwd=PROJECT,
@@ -156,7 +160,7 @@ class Run:
 
     def until_end(self) -> int | None:
         """Its exit code; None when it did not end, and was ended."""
-        patience = END_S.get(self._case.method, 45.0)
+        patience = paced(END_S.get(self._case.method, 45.0))
         try:
             return self.terminal.process.wait(patience)
         except subprocess.TimeoutExpired:
@@ -240,7 +244,7 @@ def _wait_for_guest(watch: Watch, code: int | None, case: Case) -> bool | None:
     """Whether the guest of a killed run runs again, waited for as long as it may take. None: nobody asks."""
     if code != -9 or not Stage.BEFORE <= case.stage <= Stage.AFTER or case.method == "reboot":
         return None
-    end = time.monotonic() + case.budget_s + oracle.LATE_S
+    end = time.monotonic() + case.budget_s + paced(oracle.LATE_S)
     while time.monotonic() < end:
         since = time.monotonic()
         time.sleep(0.3)
@@ -283,7 +287,7 @@ def _command(*words: str) -> tuple[int | None, str]:
     try:
         done = subprocess.run(
             [sys.executable, "-m", "lab.cli.main", *words],
-            env=place.environment(), capture_output=True, text=True, check=False, timeout=60,
+            env=place.environment(), capture_output=True, text=True, check=False, timeout=paced(60),
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
@@ -292,7 +296,7 @@ def _command(*words: str) -> tuple[int | None, str]:
 
 
 def _left() -> list[str]:
-    end = time.monotonic() + GONE_S
+    end = time.monotonic() + paced(GONE_S)
     while True:
         left = [*_processes(), *place.left_in_memory(), *place.left_in_home()]
         left += [*place.left_in_network(), *place.left_of_cgroups()]
@@ -347,6 +351,7 @@ def _keep(folder: Path, result: dict[str, Any], seen: oracle.Seen, run: Run) -> 
 
 def main(order: str) -> None:
     wanted = json.loads(order)
+    PACE.factor = wanted["pace"]
     case = Case.of(wanted["case"])
     work = Path(wanted["work"])
     print(json.dumps(perform(case, work, wanted["seed"], wanted["keep"])))

@@ -38,7 +38,7 @@ from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.domain import Accelerator
 from lab.ports import Freezing, Frozen, HostPatch, NullView, Resumed
 from lab.process.clock import HostClock
-from lab.process.pace import PACE, paced
+from lab.process.pace import paced
 from lab.record.journal import FileJournal, read_history
 from lab.record.rebuild import observations_of
 from lab.session.guests import Guests
@@ -80,12 +80,6 @@ def accelerator(home: Path) -> Accelerator:
     images = images_for(plan, lambda _stage, _fraction: None)
     kernel = proof_kernel(images.values(), lambda _stage, _part: None)
     return choose(AcceleratorRequest.AUTO, kernel, home).accelerator
-
-
-def slow_host() -> bool:
-    """Whether this host runs guests on KVM more slowly than usual ones do, as where KVM is emulated. There
-    a guest stands while its clocks run, by tenths of a second, so that bounds are wide, and regimes mixed."""
-    return PACE.factor > 1
 
 
 @contextmanager

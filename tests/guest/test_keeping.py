@@ -16,7 +16,8 @@ from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.host import patches
 from lab.hypervisor.domain import Accelerator
 from lab.process.pace import paced
-from tests.guest.conftest import Cli, Lab, slow_host
+from tests.guest.conftest import Cli, Lab
+from tests.regimes import slow_host
 
 HOLDER = """
 import sys

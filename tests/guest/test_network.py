@@ -38,8 +38,9 @@ from lab.ports import NullView
 from lab.process.clock import HostClock
 from lab.record.journal import NullJournal
 from lab.session.guests import Guests
-from tests.guest.conftest import no_shield, slow_host
+from tests.guest.conftest import no_shield
 from tests.guest.without_a_run import settings_for
+from tests.regimes import slow_host
 
 HOLD_S = 2.0
 

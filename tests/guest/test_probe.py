@@ -24,8 +24,9 @@ from lab.guest.address import Address
 from lab.guest.probe import GuestProbe
 from lab.guest.ssh import SSH
 from lab.image.identity import make_key
-from tests.guest.conftest import Lab, slow_host
+from tests.guest.conftest import Lab
 from tests.guest.relay import Relay
+from tests.regimes import slow_host
 
 
 @pytest.fixture

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.core.clock import Interval
-from lab.core.clocksource import chosen, limit_ns, lost, option_findings, stands, why
+from lab.core.clocksource import READ_AGAIN, chosen, limit_ns, lost, option_findings, ran_on, stands, why
 from lab.core.findings import findings
 from lab.core.judge import measure
 from lab.core.mechanism import ResyncMechanism
+from lab.core.method import FreezeMethod, Regime
 from lab.core.plan import Expectations, GuestSpec
-from lab.core.timeline import ProbeFacts
+from lab.core.predictions import prediction_checks
+from lab.core.result import CycleResult
+from lab.core.timeline import MemoryProof, ProbeFacts
 from lab.core.timesync.rules import forecast
 from lab.core.timesync_setup import Setup
 from lab.core.units import NS_PER_MS, NS_PER_S
 from lab.core.verdict import Outcome
-from tests.unit.simulation import MS, Scenario, simulate
+from tests.unit.journalled import cycle
+from tests.unit.simulation import MS, Repair, Scenario, simulate
 
 COUNTERS = {"acpi_pm": (3_579_545, 0xFFFFFF), "hpet": (100_000_000, 0xFFFFFFFF)}
 KERNELS = {"6.1.0-18-amd64": 4, "6.12.43+deb13-amd64": 7, "7.3.4-1-cloud-amd64": 7}
@@ -129,3 +135,45 @@ def test_clocks_that_were_set_while_they_stood_do_not_close_and_it_says_why() ->
         assert found.outcome is Outcome.INCONCLUSIVE
         assert found.why.startswith("unaccounted: -")
         assert ("acpi_pm wraps every 4.69 s" in found.why) is said
+
+
+def exchanged(source: str, standing: int, **changes: Any) -> CycleResult:
+    """An exchange in place whose clocks stood still for this share of its 2 s, in percent. Of these, the step
+    "state out" takes 0.8 s. Nobody repairs the clock."""
+    more: dict[str, Any] = {"regime": Regime.MIXED, "standing": standing, "repair": Repair.NONE}
+    obs = cycle(FreezeMethod.IN_PLACE, 0, 2 * NS_PER_S, **more)
+    assert obs.facts_before is not None
+    facts = replace(obs.facts_before, clocksource=source)
+    return measure(replace(obs, facts_before=facts, **changes), ResyncMechanism.NONE, Expectations())
+
+
+def agreed(result: CycleResult) -> dict[str, bool | None]:
+    return {one.claim: one.agrees for one in prediction_checks(result)}
+
+
+def test_kvm_clock_runs_on_until_an_exchange_has_written_the_state() -> None:
+    result = exchanged(READ_AGAIN, 97)
+    assert result.pause is not None
+    assert (result.pause.regime, result.pause.closes, result.pause.disagreeing) == (Regime.RESUMED, True, ())
+    assert result.pause.pause.low_ns >= 2 * NS_PER_S  # for which the guest was held
+    assert set(agreed(result).values()) == {True}, prediction_checks(result)
+
+    longer = exchanged(READ_AGAIN, 70)
+    assert longer.pause is not None and longer.pause.regime is Regime.MIXED
+    assert agreed(longer) == {**agreed(result), "regime": None}
+
+
+PROOF = MemoryProof(4096, 1, 1, "a", "a", 0, (), 0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"source": "tsc"}, {"proof": PROOF}, {"steps": ()}, {"method": FreezeMethod.SUSPEND}],
+    ids=["another clock", "stopped before", "no time known", "another method"],
+)
+def test_nothing_else_lets_it_run_on(changes: dict[str, Any]) -> None:
+    result = exchanged(**{"source": READ_AGAIN, "standing": 97, **changes})
+    assert ran_on(result.observation) == Interval(0, 0)
+    regime = result.pause.regime if result.pause is not None else None
+    assert regime is not Regime.RESUMED
+    assert False in agreed(result).values()

@@ -15,6 +15,7 @@ import socket
 from dataclasses import replace
 from pathlib import Path
 
+from lab.core.clocksource import STATE_OUT
 from lab.core.units import NS_PER_S
 from lab.errors import FreezelabError, HypervisorError, MachineError
 from lab.hypervisor import migration
@@ -95,7 +96,7 @@ class ColdExchange(Exchange):
     def _hand_over(self, deadline_raw_ns: int) -> None:
         context, guest = self._context, self._guest
         self._prover.look(self._late(deadline_raw_ns))
-        with self._steps.step("state out"):
+        with self._steps.step(STATE_OUT):
             self._wait(self._old, "MIGRATION completed", self._leave(), deadline_raw_ns)
             if self._keeper is not None:
                 self._state = self._keeper.take(context.left_s(deadline_raw_ns))

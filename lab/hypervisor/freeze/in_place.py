@@ -33,6 +33,7 @@ from enum import Enum, auto
 from typing import Any
 
 from lab.core.clock import Stamp
+from lab.core.clocksource import STATE_OUT
 from lab.core.units import NS_PER_S
 from lab.core.witnesses import event_in
 from lab.errors import FreezelabError, HypervisorError, Interrupted, MachineError
@@ -55,8 +56,7 @@ from lab.ports import Call, Freezing, Frozen, Resumed
 from lab.threads import Worker
 
 STATE_NS = 5 * NS_PER_S
-"""Time limit for the transfer of a device state, which takes some 15 ms, and some 100 ms on a very busy
-host."""
+"""Time limit for the transfer of a device state: some 15 ms, and some 100 ms on a very busy host."""
 
 BACK_NS = NS_PER_S
 """The part of the budget for a roll-back, but at most a third of the budget. A roll-back takes some 0.1 s,
@@ -208,7 +208,7 @@ class Exchange(OneByOne):
     def _hand_over(self, deadline_raw_ns: int) -> None:
         self._prover.look(self._late(deadline_raw_ns))
         deadline = min(deadline_raw_ns, self._context.clock.now().raw_ns + STATE_NS)
-        with self._steps.step("state out"):
+        with self._steps.step(STATE_OUT):
             since = self._leave()
             self._wait(self._old, "MIGRATION completed", since, deadline)
         if not self._freezing.at_once or self._freezing.prove_memory:

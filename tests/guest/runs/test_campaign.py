@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaign.__main__ import NOTHING_WORKS
-from tests.guest.conftest import slow_host
+from lab.process.pace import PACE
 from tests.mounts import need_namespaces
+from tests.regimes import slow_host
 
 CASES = int(os.environ.get("FREEZELAB_CAMPAIGN", "20"))
 SEED = os.environ.get("FREEZELAB_CAMPAIGN_SEED", "1")
 ROOT = Path(__file__).parents[3]
 CASE_S = 60
-"""What a case is given on a busy machine; 10 s is usual, and two run side by side."""
+"""What a case is given on a busy machine; 10 s is usual, and two run side by side. As long suffices where
+guests are many times slower, and cases run one by one."""
 
 
 @pytest.mark.timeout(300 + CASE_S * CASES)
@@ -28,7 +29,10 @@ def test_no_fault_loses_a_guest_or_makes_a_verdict_wrong(tmp_path: Path) -> None
             pytest.fail("the campaign needs root, for namespaces")
         pytest.skip("needs root, for namespaces")
     need_namespaces()
-    command = [sys.executable, "-m", "tests.campaign", "--cases", str(CASES), "--seed", SEED, "--jobs", "2"]
+    command = [
+        *(sys.executable, "-m", "tests.campaign", "--cases", str(CASES), "--seed", SEED),
+        *("--jobs", "1" if slow_host() else "2", "--pace", f"{PACE.factor:g}"),
+    ]
     done = subprocess.run(
         [*command, "--work", str(tmp_path / "work"), str(tmp_path / "results.jsonl")],
         cwd=ROOT,
@@ -36,7 +40,5 @@ def test_no_fault_loses_a_guest_or_makes_a_verdict_wrong(tmp_path: Path) -> None
         capture_output=True,
         text=True,
     )
-    if slow_host() and NOTHING_WORKS in done.stderr:
-        pytest.skip(f"too slow a host for the cases' budgets: {done.stderr.strip()}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{CASES} cases, 0 wrong" in done.stderr

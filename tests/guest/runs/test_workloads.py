@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+from lab.core.units import NS_PER_S
 from tests.guest.conftest import Cli
+from tests.regimes import slow_host
 
 CLIENT = """\
 #!/usr/bin/env python3
@@ -30,7 +32,7 @@ for seq in itertools.count():
 BOTH = """
 name: both
 workload:
-  - udp-echo
+  - {name: udp-echo, expect: {beyond_pause: 1s}}
   - {name: own, command: [./client.py, "{echo-0}"], expect: {beyond_pause: 3s}}
   - {name: dies, command: [./client.py, "{echo-0}", die], expect: {failed: 0}}
 resync: none
@@ -41,7 +43,7 @@ expect: {kernel_log: any}
 
 SEARCH = """
 name: search
-workload: {name: udp-echo, expect: {outage: 3500ms}}
+workload: {name: udp-echo, expect: {outage: 3500ms, beyond_pause: 1s}}
 tolerance: {shortest: 1s, longest: 4s, tries: 1, precision: 100%}
 resync: agent
 cycle: {settle: 0s, before: 1s, watch: 2s}
@@ -49,11 +51,27 @@ expect: {kernel_log: any}
 """
 
 
+SLOW = {
+    "beyond_pause: 1s": "beyond_pause: 12s",
+    "beyond_pause: 3s": "beyond_pause: 12s",
+    "outage: 3500ms": "outage: 17500ms",
+    "shortest: 1s, longest: 4s": "shortest: 5s, longest: 20s",
+    "watch: 2s": "watch: 10s",
+}
+"""On a slow host, echoes come back seconds after the guest."""
+
+
+def for_this_host(playbook: str) -> str:
+    for usual, slow in SLOW.items() if slow_host() else ():
+        playbook = playbook.replace(usual, slow)
+    return playbook
+
+
 def test_clients_in_both_regimes(cli: Cli) -> None:
     client, path = cli.home / "client.py", cli.home / "playbook.yaml"
     client.write_text(CLIENT)
     client.chmod(0o755)
-    path.write_text(BOTH)
+    path.write_text(for_this_host(BOTH))
     done = cli("run", str(path), "--json")
     assert done.stdout.startswith("{"), done.stderr
     of = {(one["name"], one["cell"]): one for one in json.loads(done.stdout)["workloads"]}
@@ -75,17 +93,20 @@ def test_clients_in_both_regimes(cli: Cli) -> None:
 
 def test_a_search_finds_the_pause_between_two(cli: Cli) -> None:
     path = cli.home / "playbook.yaml"
-    path.write_text(SEARCH)
+    path.write_text(for_this_host(SEARCH))
+    unit = 5 if slow_host() else 1
     done = cli("run", str(path), "--json")
     assert done.stdout.startswith("{"), done.stderr
     (found,) = json.loads(done.stdout)["tolerances"]
     decided = [one for one in found["tries"] if one["outcome"] != "inconclusive"]  # others are made again
-    assert [(one["pause_ns"] // 1_000_000_000, one["outcome"]) for one in decided] == [
+    assert [(one["pause_ns"] / NS_PER_S / unit, one["outcome"]) for one in decided] == [
         (1, "passed"),
         (2, "passed"),
         (4, "failed"),
     ]
-    assert (found["longest_passed_ns"], found["shortest_failed_ns"]) == (2_000_000_000, 4_000_000_000)
+    assert found["longest_passed_ns"] == 2 * unit * NS_PER_S
+    assert found["shortest_failed_ns"] == 4 * unit * NS_PER_S
     assert found["complete"]
-    assert done.returncode == 0, done.stderr
+    # On a slow host a cycle's own bounds may decide nothing.
+    assert done.returncode in ((0, 3) if slow_host() else (0,)), done.stderr
     assert not cli.left()
