@@ -19,6 +19,9 @@ from lab.threads import Worker
 _PERIOD_S = 0.25
 """The polling interval: it detects a killed QEMU process before libvirt reports it."""
 
+_LATE_S = 1.0
+"""A look that comes so long after the last one may have missed a freeze of the lab's own."""
+
 STILL_S = 2.0
 NOTHING_NS = 6 * NS_PER_MS
 """The most CPU time that the vCPUs of a sleeping guest use in STILL_S: 2 to 3 ms were measured under TCG, for
@@ -39,7 +42,7 @@ class GuestMonitor:
         probes: Mapping[str, SessionProbe],
     ) -> None:
         self._hypervisor, self._connections, self._probes = hypervisor, connections, probes
-        self._used: dict[str, tuple[int, float]] = {}
+        self._used: dict[str, tuple[int, float, float]] = {}  # CPU time, since when, and the last look
         self._stop = threading.Event()
         self._resets: dict[str, tuple[str, int]] = {}
         self._thread = Worker(target=self._run, name="guest-monitor", daemon=True)
@@ -82,9 +85,12 @@ class GuestMonitor:
             self._used.pop(name, None)
             return
         used, now = self._hypervisor.cpu_time_ns(name), time.monotonic()
-        before, since = self._used.setdefault(name, (used, now))
+        before, since, last = self._used.get(name, (used, now, now))
+        if now - last > _LATE_S:
+            before, since = used, now
+        self._used[name] = before, since, now
         if now - since < STILL_S:
             return
-        self._used[name] = used, now
+        self._used[name] = used, now, now
         if 0 <= used - before < paced(NOTHING_NS):
             raise unreachable.still(name)
