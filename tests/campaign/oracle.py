@@ -25,7 +25,8 @@ LATE_S = 1.0
 """A guest has to run again by the budget and this much, on a usual host."""
 
 BLINK_S = 0.12
-"""What the watch may be wrong by: late looks on a busy machine, and vCPUs that have nothing to do."""
+"""What the watch may be wrong by on a usual host: late looks when it is busy, and vCPUs that have nothing to
+do."""
 
 RUNS = {0: "passed", 1: "failed", 3: "inconclusive"}
 
@@ -200,7 +201,7 @@ def _stood(seen: Seen) -> list[str]:
         limit = still.since + case.budget_s + paced(LATE_S)
         if case.target in (Target.QEMU, Target.SUCCESSOR) and case.action == "stop" and fault.over:
             limit = max(limit, fault.over + paced(LATE_S))
-        if still.until > limit + BLINK_S + seen.widest_s:
+        if still.until > limit + paced(BLINK_S) + seen.widest_s:
             how = (
                 "and ended so" if still.ended else "and ran again" if still.until < seen.until else "for good"
             )
@@ -214,7 +215,9 @@ def _runners(seen: Seen) -> list[str]:
         begun = next(iter(running(new)), None)
         if begun is None:
             continue
-        after = [moment for moment, used in old.moved if moment > begun + BLINK_S and used > _RUNNING_NS]
+        after = [
+            moment for moment, used in old.moved if moment > begun + paced(BLINK_S) and used > _RUNNING_NS
+        ]
         if after:
             return [f"two processes ran it: the old one {after[0] - begun:.2f} s after the new one"]
     return []
@@ -268,14 +271,16 @@ def _truth(seen: Seen) -> list[str]:
     stills = [still.length for still in stood(seen)]
     more = [length for used_ns in _BLIPS_NS for length in silences(seen.lives, used_ns)]
     # A new process works for a moment before it takes the guest's state.
-    more += [b.until - a.since for a, b in itertools.pairwise(stood(seen)) if b.since - a.until < BLINK_S]
+    more += [
+        b.until - a.since for a, b in itertools.pairwise(stood(seen)) if b.since - a.until < paced(BLINK_S)
+    ]
     found = []
     for guest in seen.report["guests"]:
         for cycle in guest["cycles"]:
             pause = cycle.get("pause")
             if not pause or pause["high_ns"] < 300e6:
                 continue
-            slack = BLINK_S + 2 * seen.widest_s
+            slack = paced(BLINK_S) + 2 * seen.widest_s
             low, high = pause["low_ns"] / 1e9 - slack, pause["high_ns"] / 1e9 + slack
             if not any(low <= length <= high for length in (*stills, *more)):
                 told = f"{pause['low_ns'] / 1e9:.3f} to {pause['high_ns'] / 1e9:.3f} s"

@@ -1,7 +1,7 @@
 """The guest's QEMU processes as the kernel shows them: which there are, and when their vCPUs ran.
 
-Nothing of the lab's is used here, and nobody is asked: a vCPU thread's CPU time (proc(5), schedstat) grows
-while the guest runs, and stands still when it does not, however it was stopped.
+Nothing of the lab's but the host's pace is used here, and nobody is asked: a vCPU thread's CPU time (proc(5),
+schedstat) grows while the guest runs, and stands still when it does not, however it was stopped.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lab.process.pace import PACE, paced
+
 _PROC = Path("/proc")
 PERIOD_S = 0.01
 _LOOKS = 4
-"""New processes are looked for in every so-manieth look only."""
+"""New processes are looked for once in so many looks."""
 
 
 def text(path: Path) -> str:
@@ -174,8 +176,9 @@ def running(life: Life) -> list[float]:
     a state has a vCPU thread as well, which works for a look or two at a time: it runs from the first moment
     on at which it keeps on working."""
     moments = [moment for moment, used in life.moved if used > LEAST_NS]
-    for first, last in zip(moments, moments[_AT_WORK - 1 :], strict=False):
-        if last - first <= _WHILE_S:
+    at_work, while_s = round(_AT_WORK * PACE.factor), paced(_WHILE_S)
+    for first, last in zip(moments, moments[at_work - 1 :], strict=False):
+        if last - first <= while_s:
             return [moment for moment in moments if moment >= first]
     return []
 

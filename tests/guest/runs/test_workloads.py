@@ -77,8 +77,10 @@ def test_clients_in_both_regimes(cli: Cli) -> None:
     of = {(one["name"], one["cell"]): one for one in json.loads(done.stdout)["workloads"]}
     stamps = {}
     for cell in ("suspend", "sigstop"):
-        assert of["own", cell]["outcome"] == "passed", of["own", cell]["cycles"]
-        assert of["own", cell]["cycles"][0]["outage"]["high_ns"] > 2_000_000_000
+        own = of["own", cell]
+        # On a slow host the cycle may end in another outage.
+        assert own["outcome"] in {"passed", "inconclusive" if slow_host() else "passed"}, own["cycles"]
+        assert own["cycles"][0]["outage"]["high_ns"] > 2_000_000_000
         (dead,) = of["dies", cell]["cycles"]
         assert dead["problems"] == ["its client has ended: exit status 1: no echo"]
         assert of["dies", cell]["outcome"] == "inconclusive"
