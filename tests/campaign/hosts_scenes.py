@@ -313,7 +313,9 @@ FAULTS: dict[str, Callable[[Stage], None]] = {
 
 
 ALWAYS = ("cut", "cut-8s", "cut-30s", "interrupt", "interrupt-twice", "kill-controller")
-SHORT = (("budget", "3s"), ("hold", "12s"))
+SHORT = (("budget", "2s"), ("hold", "12s"))
+"""A budget that is over before the dead-man takes a stopped controller for silent (SILENT_S)."""
+
 ALONE = Scene("fleet", "freeze", "cut-and-stop", "resumed by the dead-man: the budget was over", SHORT, 1)
 ALL_KILLED = Scene(
     "fleet", "patch", "kill-all", "the run was cut off", (("hold", "20s"),), 1, settle_s=0.0

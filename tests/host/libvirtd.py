@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from lab.image.store import ImageStore, default_cache
+from lab.session.paths import RECIPES
 from tests.mounts import need_namespaces
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +63,7 @@ def namespaced(program: str, *arguments: str, timeout_s: float = 280) -> dict[st
         if not shutil.which(needed):
             pytest.skip(f"{needed} is not installed")
     need_namespaces()
+    ImageStore(RECIPES, default_cache()).build("debian", lambda *_: None)  # in there is no network to do so
     path = str(Path(__file__).with_name(program))
     apart = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "--"]
     done = subprocess.run(

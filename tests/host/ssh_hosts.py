@@ -77,9 +77,9 @@ def sshd_program(folder: Path) -> str:
     """The path of an sshd: this machine's, or that of the lab's Debian image, taken out into `folder`."""
     if found := shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin"):
         return found
-    image = ImageStore(paths.RECIPES, default_cache()).find("debian")
-    if image is None or not shutil.which("debugfs", path=f"{os.environ['PATH']}:/usr/sbin"):
-        pytest.skip("there is no sshd, and no image debian to take it from")
+    if not shutil.which("debugfs", path=f"{os.environ['PATH']}:/usr/sbin"):
+        pytest.skip("there is no sshd, and no debugfs to take it out of the image debian with")
+    image = ImageStore(paths.RECIPES, default_cache()).build("debian", lambda *_: None)
     disk = next(image.folder.glob("disk-*.img"))
     for there in ("/usr/sbin/sshd", "/usr/lib/x86_64-linux-gnu/libwrap.so.0.7.6"):
         name = Path(there).name.replace(".0.7.6", ".0")
