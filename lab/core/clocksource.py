@@ -88,15 +88,11 @@ STATE_OUT = "state out"
 
 def ran_on(obs: Observation) -> Interval:
     """For how long a guest's clocks may have run after the stop of an exchange in place, in host time: from
-    QEMU's stop, after which it flushes the guest's disks, until it has read READ_AGAIN. [0, 0] where they
-    stand still from the stop on, as with a guest that was stopped before its state was asked for."""
+    QEMU's stop, after which it flushes the guest's disks, until it has read READ_AGAIN, also when the guest
+    then goes back to the old process. [0, 0] where they stand still from the stop on, as with a guest that
+    was stopped before its state was asked for."""
     none = Interval(0, 0)
-    if (
-        not obs.method.traits.stopped_by_migration
-        or obs.stop is None
-        or obs.called_off
-        or obs.proof is not None
-    ):
+    if not obs.method.traits.stopped_by_migration or obs.stop is None or obs.proof is not None:
         return none
     if obs.facts_before is None or obs.facts_before.clocksource != READ_AGAIN:
         return none

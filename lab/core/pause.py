@@ -10,9 +10,9 @@ Closure: hypervisor = lag + gap, where a gap that scheduling can explain may cou
 What a pause is. The host holds a guest from the instant when its vCPUs have stopped to the instant when they
 are let run; its clocks stand still for about the same time (QEMU stops and starts them inside the same two
 calls), or not at all. The *pause* is that time: in regime RESUMED the time for which the clocks stood still,
-otherwise the time for which the guest was held. On a busy host a vCPU may start late: then the guest is no
-longer paused, but no instruction of it runs yet. That time is part of `at_rest`, from the guest's last
-instruction to its next.
+otherwise, and where the hypervisor let them run on for a moment (`ran_on`), the time for which the guest was
+held. On a busy host a vCPU may start late: then the guest is no longer paused, but no instruction of it runs
+yet. That time is part of `at_rest`, from the guest's last instruction to its next.
 
 What is rigorous, and what is not. The bounds of the hypervisor and the lag and the upper bounds of gap and
 silence hold for any behaviour of networks and schedulers. That the pause *caused* a hole is inferred: the

@@ -27,6 +27,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from lab.core.clock import Stamp
+from lab.core.clocksource import STATE_OUT
 from lab.core.migration import MigrationReport, MigrationSpec
 from lab.core.units import NS_PER_MS, NS_PER_S, NS_PER_US
 from lab.core.witnesses import event_in
@@ -154,7 +155,7 @@ class LiveMigrate(Exchange):
         if self._moved is None:
             return super()._hand_over(deadline_raw_ns)
         # No event says that the successor has the devices' state.
-        with self._steps.step("state out"):
+        with self._steps.step(STATE_OUT):
             while self._new.ask("query-status")["status"] == "inmigrate":
                 self._wait_a_moment(deadline_raw_ns)
         self._taken_in = True
