@@ -143,8 +143,8 @@ start: the part in which a guest that was shut down was started
 start successor, end old process: the parts in which the new QEMU was started, and the old one ended
 put back: the part in which a guest that was called off came back
 resume: the call that let the guest run again, and the moment when it ran
-first heartbeat: from the resume to the guest's first heartbeat at the host
-first packet: from there to the first answer over the network
+first heartbeat: from the resume until the guest sends its first heartbeat, or answer
+first packet: from there to its arrival at the host
 between: the time between two parts
 memory: the proof that the guest's memory is the same after a hand-over
 backward: whether a clock of the guest went backward, in how many checks

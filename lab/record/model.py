@@ -227,6 +227,14 @@ class CycleRecord:
     cross_timestamps: CrossTimestamps | None = None
     steal_ns: int | None = None
 
+    @property
+    def silent_after_ns(self) -> int:
+        """How much longer the silence was than the pause, at least. It does not contradict it: the guest may
+        be late, and so may its packets."""
+        if self.witnesses.silence is None or self.pause is None:
+            return 0
+        return max(0, self.witnesses.silence.low_ns - self.pause.high_ns)
+
 
 @dataclass(frozen=True)
 class GuestRecord:

@@ -180,7 +180,11 @@ def _surprises(cycle: CycleRecord) -> Iterator[str]:
             if name == "silence" and (cycle.cut or FreezeMethod(cycle.method).sleeps):
                 continue
             if name in measured and name not in cycle.agreeing:
-                yield f"{name} contradicts the other witnesses of the pause"
+                if name == "silence" and (longer := cycle.silent_after_ns):
+                    late = "the guest, or its packets, came late"
+                    yield f"silence outlasted the pause by at least {format_magnitude(longer)}: {late}"
+                else:
+                    yield f"{name} contradicts the other witnesses of the pause"
     if cycle.rtc_moved is not None:
         side = "ahead" if cycle.rtc_moved.value_ns > 0 else "back"
         yield f"the guest's RTC moved {side} by {format_about(abs(cycle.rtc_moved.value_ns))}"

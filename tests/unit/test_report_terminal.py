@@ -208,6 +208,10 @@ def test_thousands_of_guests_make_a_short_report() -> None:
             "chronyd claims ± 2.00 ms, is 5006.3 ± 0.4 ms behind",
         ),
         (cycle(agreeing=("hypervisor", "lag")), "silence contradicts"),
+        (
+            cycle(agreeing=("hypervisor", "lag"), pause=ms(4_500, 100)),
+            "silence outlasted the pause by at least 406.0 ms: the guest, or its packets, came late",
+        ),
         (cycle(clocksource=Clocksource("tsc", "hpet")), "clocksource changed from tsc to hpet"),
     ],
 )  # fmt: skip

@@ -202,7 +202,11 @@ def _witnesses(span: Span, cycle: CycleRecord) -> Iterator[Lane]:
 
 def _bounds(known: Interval, cycle: CycleRecord, name: str) -> str:
     text = format_interval(known)
-    return f"{text}, contradicts the pause" if name in cycle.disagreeing else text
+    if name not in cycle.disagreeing:
+        return text
+    if name == "silence" and cycle.silent_after_ns:
+        return f"{text}, longer than the pause"
+    return f"{text}, contradicts the pause"
 
 
 def _from_stop(span: Span, known: Interval, agrees: bool) -> list[LaneBar]:
