@@ -3,7 +3,7 @@
 The limits are written for usual hosts. Where KVM itself is emulated, as in a lab host, guests are many times
 slower. So the first boot on a host, by which the accelerator is chosen, is measured, and the limits are
 multiplied by how much longer it took than usual. The limits that a playbook sets, its budget above all, and
-the times for which a run measures are left as they are.
+the times for which a run measures are left as they are. What of a budget is kept for the resume is scaled.
 """
 
 from __future__ import annotations

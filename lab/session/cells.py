@@ -24,6 +24,7 @@ from lab.hypervisor.accelerators import Choice
 from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.facts import Emulator
 from lab.ports import Announcer, Clock, HostPatch, View, WorkloadClient
+from lab.process.pace import PACE
 from lab.process.signals import Teardown, shield
 from lab.record.journal import FileJournal
 from lab.session.emulators import find_emulator
@@ -85,7 +86,7 @@ class Cells:
         self._checked = checked
         self._plan, self._hypervisor, self._settings = plan, hypervisor, settings
         self._clock, self._view, self._journal = clock, view, journal
-        self._controller = Controller(clock, hypervisor, journal, view, shield, settings.meeting)
+        self._controller = Controller(clock, hypervisor, journal, view, shield, settings.meeting, PACE.factor)
         self._shield = shield
         self._stack = self._teardown()
         self._kind: _Kind | None = None
@@ -231,7 +232,9 @@ class Cells:
         """Search the shortest pause that the cell's workload fails at. events: those of control cycles."""
         from lab.session.tolerance import search
 
-        controller = Controller(self._clock, self._hypervisor, events, self._view, self._shield)
+        controller = Controller(
+            self._clock, self._hypervisor, events, self._view, self._shield, pace=PACE.factor
+        )
 
         def run(pause_ns: int) -> None:
             patch = Hold(HoldPatch(pause_ns), self._clock)

@@ -39,6 +39,7 @@ from lab.hypervisor.qmp import forward_port
 from lab.image.build import Progress
 from lab.ports import Clock, PatchResult, View
 from lab.process.clock import HostClock
+from lab.process.pace import PACE
 from lab.record.index import index_of, judged
 from lab.record.journal import FileJournal
 from lab.record.run import Run, write
@@ -244,7 +245,9 @@ class GuestSession:
             failure, interrupted = "", False
             try:
                 # Signals are raised in the main thread only, so nothing has to be held back here.
-                controller = Controller(clock, self._hypervisor, journal, self._view, nullcontext)
+                controller = Controller(
+                    clock, self._hypervisor, journal, self._view, nullcontext, pace=PACE.factor
+                )
                 controller.run_cycle(0, guests, plan.cycle, patch, frozen=True, stage=stage)
             except BaseException as error:
                 failure = str(error) or type(error).__name__

@@ -48,6 +48,7 @@ from lab.image.seed import Network, make_seed
 from lab.image.store import Image
 from lab.ports import Journal, View
 from lab.process.clock import HostClock
+from lab.process.pace import PACE
 from lab.process.signals import Teardown
 from lab.record.journal import FileJournal
 from lab.record.run import Run
@@ -185,7 +186,7 @@ class KernelRun:
             hypervisor.wall_clock = wall_clock_page(probe.ssh)
         journal.append(GuestBooted(spec.name, {"to_probe_s": seconds, "started": "cold"}, cell.id))
         subject = self._equipped(spec, probe)
-        controller = Controller(self._clock, hypervisor, journal, self._view, self._shield)
+        controller = Controller(self._clock, hypervisor, journal, self._view, self._shield, pace=PACE.factor)
         runner = CycleRunner(controller, self._clock, journal, self._view, cell, patch)
         total = cell.control + cell.repeat
         for index in range(total):

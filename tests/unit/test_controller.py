@@ -8,6 +8,7 @@ import pytest
 
 from lab.controller import RESERVE_NS, Controller, CycleGuest
 from lab.controller.clock_reader import LEAST_CPU_WAIT_NS
+from lab.controller.cycle import reserve_ns
 from lab.core.clock import Stamp
 from lab.core.history import (
     CpuUsed,
@@ -67,6 +68,21 @@ def test_the_patch_and_the_guard_are_given_the_budget() -> None:
     assert world.patch_deadline <= began + SPEC.budget_ns - RESERVE_NS
     assert world.patch_deadline >= began + SPEC.budget_ns - RESERVE_NS - NS_PER_MS
     assert world.guarded == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("pace", "budget_ms", "reserve_ms"),
+    [
+        (1.0, 6000, 250),
+        (1.0, 400, 250),
+        (3.0, 6000, 750),
+        (3.0, 2000, 500),
+        (30.0, 30_000, 7500),
+        (3.0, 400, 250),
+    ],
+)
+def test_a_slow_host_has_a_larger_reserve(pace: float, budget_ms: int, reserve_ms: int) -> None:
+    assert reserve_ns(budget_ms * NS_PER_MS, pace) == reserve_ms * NS_PER_MS
 
 
 def test_a_control_cycle_freezes_nobody() -> None:
