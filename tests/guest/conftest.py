@@ -38,7 +38,7 @@ from lab.hypervisor.adapter import LibvirtHypervisor
 from lab.hypervisor.domain import Accelerator
 from lab.ports import Freezing, Frozen, HostPatch, NullView, Resumed
 from lab.process.clock import HostClock
-from lab.process.pace import paced
+from lab.process.pace import PACE, paced
 from lab.record.journal import FileJournal, read_history
 from lab.record.rebuild import observations_of
 from lab.session.guests import Guests
@@ -122,7 +122,9 @@ class Lab:
         with FileJournal(folder, self.clock) as journal:
             plan = Plan("shared", "", "", (), ResyncMechanism.AGENT, wanted, expect or Expectations())
             journal.append(RunStarted(SCHEMA, "shared", plan, Host()))
-            controller = Controller(self.clock, self.hypervisor, journal, NullView(), no_shield)
+            controller = Controller(
+                self.clock, self.hypervisor, journal, NullView(), no_shield, pace=PACE.factor
+            )
             try:
                 controller.run_cycle(
                     0,
