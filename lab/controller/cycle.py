@@ -59,7 +59,7 @@ from lab.ports import (
 )
 
 RESERVE_NS = 250 * NS_PER_MS
-"""What is reserved of the budget for the resume: usually milliseconds, in emulated lab hosts up to 0.4 s."""
+"""What is reserved of the budget for the resume: usually milliseconds, in emulated lab hosts up to 0.6 s."""
 
 SHUTDOWN_NS = 90 * NS_PER_S
 """How long a guest may take to power itself off: systemd's default limit for stopping a unit

@@ -22,6 +22,7 @@ from lab.errors import Interrupted
 from lab.host import patches
 from lab.host.patches import Base
 from lab.ports import Freezing, PatchResult
+from lab.process.pace import paced
 from tests.guest.conftest import Lab
 
 SHORT: dict[str, Any] = {"settle_ns": NS_PER_S // 2, "before_ns": 2 * NS_PER_S, "watch_ns": 4 * NS_PER_S}
@@ -71,15 +72,20 @@ def test_a_control_cycle_finds_no_pause(lab: Lab) -> None:
     assert pause.regime is Regime.RUNNING
 
 
+def _budget_ns() -> int:
+    """In an emulated lab host the call that resumes a guest took up to 0.63 s."""
+    return round(paced(2 * NS_PER_S))
+
+
 def test_a_patch_over_budget_is_cut_and_the_guest_resumed_inside_it(lab: Lab) -> None:
     patch = patches.make(CommandPatch(("sleep", "60"), 60 * NS_PER_S), lab.clock)
-    result, found = lab.cycle(patch, budget_ns=2 * NS_PER_S, **SHORT)
+    result, found = lab.cycle(patch, budget_ns=_budget_ns(), **SHORT)
     failed = {f.metric: f for f in found if f.outcome is Outcome.FAILED}
     assert set(failed) == {"patch"}
     assert "sleep" in failed["patch"].why
     stop, resume = result.observation.stop, result.observation.resume
     assert stop is not None and resume is not None
-    assert resume.returned.raw_ns - stop.called.raw_ns <= 2 * NS_PER_S
+    assert resume.returned.raw_ns - stop.called.raw_ns <= _budget_ns()
     assert lab.runs()
 
 
@@ -96,10 +102,10 @@ class _Stuck(Base):
 
 
 def test_a_stuck_controller_does_not_keep_the_guest_frozen(lab: Lab) -> None:
-    result, found = lab.cycle(_Stuck(lab), budget_ns=2 * NS_PER_S, **SHORT)
+    result, found = lab.cycle(_Stuck(lab), budget_ns=_budget_ns(), **SHORT)
     stop, resume = result.observation.stop, result.observation.resume
     assert stop is not None and resume is not None
-    assert resume.returned.raw_ns - stop.called.raw_ns <= 2 * NS_PER_S
+    assert resume.returned.raw_ns - stop.called.raw_ns <= _budget_ns()
     assert next(f for f in found if f.metric == "budget").outcome is Outcome.PASSED
     assert next(f for f in found if f.metric == "patch").outcome is Outcome.FAILED
 
