@@ -98,7 +98,9 @@ def _prepare(work: Path) -> None:
     for method in ("suspend", "in-place"):
         child = launch(Case(method, "phase/measure", Target.NOTHING, "at all"), work, 0, learn=True)
         out, err = child.communicate(timeout=paced(CASE_S))
-        if child.returncode or json.loads(out)["exit"] != 0:
+        # A slow host may delay the correction of a clock by so much that nothing is decided.
+        fine = (0, 3) if PACE.factor > 1 else (0,)
+        if child.returncode or json.loads(out)["exit"] not in fine or json.loads(out)["wrong"]:
             raise SystemExit(f"campaign: not even a run without a fault works here: {out}{err}")
     ready.write_text(wanted)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lab.core.clocksource import READ_AGAIN
 from lab.core.migration import MigrationSpec
 from lab.core.plan import FreezeMethod, HoldPatch, Regime
 from lab.core.units import NS_PER_S
@@ -26,7 +27,12 @@ def test_a_guest_moves_with_its_memory(lab: Lab, home: Path) -> None:
     pause, report = result.pause, result.observation.migration
     assert pause is not None and report is not None
     assert pause.closes and not pause.ran
-    assert pause.regime in (Regime.RESUMED, None)  # of some ms, a busy host may leave it open
+    regimes = {Regime.RESUMED, None}  # of some ms, a busy host may leave it open
+    facts = result.observation.facts_before
+    if facts is not None and facts.clocksource == READ_AGAIN:
+        # It runs on until QEMU sends the devices, which it does after the rest of the memory.
+        regimes |= {Regime.MIXED, Regime.JUMPED}
+    assert pause.regime in regimes
     assert result.boot_id_unchanged
     assert (report.status, report.downtime_ns is not None) == ("completed", True)
     assert report.passes >= 2
